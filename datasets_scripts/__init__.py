@@ -1,0 +1,1 @@
+"""Importable data set builders; parts are imported from their own modules."""
