@@ -1,0 +1,1 @@
+"""Evaluate modules of both tasks, one folder each, that import no torch and no project file."""
