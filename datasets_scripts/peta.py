@@ -1,0 +1,187 @@
+"""PETA: 19,000 person crops with 105 binary attributes, put together from ten older data sets.
+
+Source: Deng et al., "Pedestrian Attribute Recognition At Far Distance", ACM Multimedia 2014.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from datasets import ClassLabel
+
+from .person_builder import (
+    PersonDatasetBuilder,
+    PersonDatasetConfig,
+    PersonRecords,
+    PersonSource,
+)
+from .peta_annotation import (
+    ANNOTATION_FILE,
+    MAPPING_FILE,
+    MAPPING_HOME,
+    SUBSET_SIZES,
+    SUBSETS,
+    PETAAnnotation,
+    check_mapping,
+    derive_mapping,
+    read_annotation,
+    read_mapping,
+)
+from .verification import VerificationReport, check_names, check_partition, check_sizes
+
+# Where, below `data_dir`, the annotation, the mapping and both image trees may start.
+_PLACES = (".", "PETA", "PETA dataset", "PETA/PETA dataset")
+_IMAGE_ENDINGS = {".bmp", ".jpeg", ".jpg", ".png"}
+
+
+class PETA(PersonDatasetBuilder):
+    """Builder of PETA; configurations `partition0` (the one that papers use) to `partition4`.
+
+    Splits: train, validation, test, and trainval, which is train and validation together and what
+    papers train on. Column `subset` names the older data set that a crop comes from.
+    """
+
+    BUILDER_CONFIGS = [
+        PersonDatasetConfig(name=f"partition{k}", version=PersonDatasetBuilder.VERSION)
+        for k in range(5)
+    ]
+    DEFAULT_CONFIG_NAME = "partition0"
+
+    code_files = ("peta.py", "peta_annotation.py")
+    schema_name = "peta"
+    extra_features = {"subset": ClassLabel(names=list(SUBSET_SIZES))}
+    split_sizes = {"train": 9500, "validation": 1900, "test": 7600, "trainval": 11400}
+    subset_sizes = SUBSET_SIZES
+    num_persons = 8699
+    homepage = "http://mmlab.ie.cuhk.edu.hk/projects/PETA.html"
+    license_terms = "research only, not commercial"
+    citation = (
+        "Y. Deng, P. Luo, C. C. Loy, X. Tang: Pedestrian Attribute Recognition At Far Distance. "
+        "ACM Multimedia, 2014."
+    )
+    manual_download_instructions = (
+        "PETA is for research only and is not downloaded: get the images from "
+        f"{homepage} and PETA.mat from the README of "
+        "https://github.com/dangweili/pedestrian-attribute-recognition-pytorch. Expected in "
+        "`data_dir`: PETA.mat, and either `PETA dataset/<sub-set>/archive/<file>` (as published) "
+        "or `images/00001.png` to `images/19000.png` (as public code renames them)."
+    )
+
+    @classmethod
+    def find_source(cls, data_dir: str | None) -> PersonSource:
+        """Find PETA.mat, the larger of the two image trees and, if published, the mapping."""
+        if data_dir is None or not Path(data_dir).is_dir():
+            raise FileNotFoundError(
+                f"`data_dir` must be a folder, got {data_dir!r}. {cls.manual_download_instructions}"
+            )
+        roots = [Path(data_dir, place) for place in _PLACES]
+        annotation, mapping = (_first_file(roots, n) for n in (ANNOTATION_FILE, MAPPING_FILE))
+        renamed, published = _renamed_images(roots), _published_images(roots)
+        if annotation is None or not (renamed or published):
+            raise FileNotFoundError(
+                f"`data_dir` must hold PETA.mat ({'found' if annotation else 'not found'}) and the "
+                f"images ({len(published)} found as published, {len(renamed)} renamed), got "
+                f"{data_dir!r} with {_listing(Path(data_dir))}. {cls.manual_download_instructions}"
+            )
+        if len(renamed) >= len(published):
+            return PersonSource(annotations=[annotation], images=renamed)
+        files = [annotation] if mapping is None else [annotation, mapping]
+        return PersonSource(annotations=files, images=published)
+
+    def read_records(self, source: PersonSource, report: VerificationReport) -> PersonRecords:
+        """Read PETA.mat and give every image number its file."""
+        annotation = read_annotation(source.annotations[0])
+        names = [f"{number:05d}.png" for number in range(1, len(annotation.labels) + 1)]
+        splits = dict(annotation.partitions[int(self.config.name.removeprefix("partition"))])
+        report.errors += self._check_annotation(annotation)
+        report.errors += check_partition(splits, names)
+        splits["trainval"] = np.concatenate([splits["train"], splits["validation"]])
+        return PersonRecords(
+            image_names=names,
+            image_paths=_image_paths(source, annotation, names, report),
+            labels=annotation.labels,
+            person_ids=annotation.person_ids,
+            splits=splits,
+            extra={"subset": annotation.subset_ids},
+        )
+
+    def _check_annotation(self, annotation: PETAAnnotation) -> list[str]:
+        schema = self.schema()
+        errors = check_names(annotation.attributes, schema.attributes)
+        if annotation.evaluated != list(schema.evaluated):
+            errors.append(f"evaluated attributes must be the schema's, got {annotation.evaluated}")
+        counts = np.bincount(annotation.subset_ids, minlength=len(SUBSETS)).tolist()
+        subset_sizes = dict(zip(SUBSETS, counts, strict=True))
+        errors += check_sizes(subset_sizes, self.subset_sizes, "sub-set")
+        num_persons = len(np.unique(annotation.person_ids))
+        if num_persons != self.num_persons:
+            errors.append(f"there must be {self.num_persons} persons, got {num_persons}")
+        return errors
+
+
+def _image_paths(
+    source: PersonSource,
+    annotation: PETAAnnotation,
+    names: Sequence[str],
+    report: VerificationReport,
+) -> list[Path | None]:
+    """Give every image its file; say in `report.missing` why one has none."""
+    is_renamed = all("/" not in file for file in source.images)
+    if is_renamed:
+        file_of = dict(enumerate(names, start=1))
+    elif len(source.annotations) > 1:
+        file_of = read_mapping(source.annotations[1])
+        report.errors += check_mapping(file_of, annotation)
+    else:
+        file_of = derive_mapping(annotation, list(source.images))
+    for number, name in enumerate(names, start=1):
+        if number not in file_of:
+            subset, person = annotation.subset_and_person(number)
+            report.missing[name] = (
+                f"person {person} of {subset} has too few or too many files to tell which is "
+                f"which; {MAPPING_FILE} from {MAPPING_HOME}, put beside PETA.mat, tells"
+            )
+        elif file_of[number] not in source.images:
+            report.missing[name] = f"no file {file_of[number]}"
+    return [source.images.get(file_of.get(number, "")) for number in range(1, len(names) + 1)]
+
+
+def _first_file(roots: Sequence[Path], name: str) -> Path | None:
+    return next((root / name for root in roots if (root / name).is_file()), None)
+
+
+def _renamed_images(roots: Sequence[Path]) -> dict[str, Path]:
+    folders = [root / "images" for root in roots if (root / "images").is_dir()]
+    found = (
+        {path.name: path for path in folder.iterdir() if re.fullmatch(r"\d{5}\.png", path.name)}
+        for folder in folders
+    )
+    return max(found, key=len, default={})
+
+
+def _published_images(roots: Sequence[Path]) -> dict[str, Path]:
+    found = (
+        {
+            f"{subset}/archive/{path.name}": path
+            for subset in SUBSETS
+            if (root / subset / "archive").is_dir()
+            for path in (root / subset / "archive").iterdir()
+            # Names that begin with a dot are left behind by file managers.
+            if path.suffix.lower() in _IMAGE_ENDINGS and not path.name.startswith(".")
+        }
+        for root in roots
+    )
+    return max(found, key=len, default={})
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    return (
+        f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "nothing in it"
+    )
+
+
+__all__ = ["PETA"]
