@@ -1,0 +1,186 @@
+"""ClearConfig: every size and switch of CLEAR in one flat, typed, validated configuration.
+
+Source: arXiv 2403.06119 for the parts; the sizes of the default values are those of the authors'
+public C2T-Net code (Swin-B and EVA-L at 256 x 128).
+"""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_clear.ClearConfig",
+    "AutoModel": "modeling_clear.ClearModel",
+    "AutoModelForImageClassification": "modeling_clear.ClearForAttributeRecognition",
+}
+
+
+@strict
+class ClearConfig(PreTrainedConfig):
+    """Configuration of `ClearModel` and `ClearForAttributeRecognition`.
+
+    Fields are prefixed by the part that reads them. Attribute names are `id2label`.
+
+    Args:
+        image_height, image_width: size of `pixel_values` in pixels.
+        use_local_branch, use_global_branch: one of them may be off (ablation).
+        local_patch_size, local_window_size, local_embed_dim, local_depths, local_num_heads,
+            local_mlp_ratio, local_drop_path_rate: the shifted-window transformer; stage `i` has
+            width `local_embed_dim * 2**i` and a grid of `image / (local_patch_size * 2**i)`.
+        use_channel_attention: a channel-aware self-attention before each local stage.
+        channel_attention_dropout: drop-out on its output, before the residual.
+        channel_attention_published_layout: reproduce the memory layout of the authors' public
+            code, which weights trained with that code need. Off: the equations of the paper.
+        global_patch_size, global_embed_dim, global_depth, global_num_heads, global_mlp_ratio,
+            global_drop_path_rate: the plain vision transformer.
+        fusion_embed_dim: common width of the two branches; None: the larger of the two. A branch
+            of another width is projected.
+        fusion_num_heads: heads of each cross attention.
+        use_local_fusion: the pooled local token attends to the global patch tokens.
+        use_global_fusion: the class token attends to the local tokens.
+        attribute_positive_ratios: share of positives of each attribute on the training split,
+            in [0, 1]; the weights of the recognition loss. None: every weight is equal.
+        text_config: configuration of the frozen language model; None: there is none.
+        text_pooling: "mean" over the tokens (encoders) or "last" token (decoders).
+        text_source, text_revision: where the language model's weights came from.
+    """
+
+    model_type = "clear"
+    sub_configs = {"text_config": AutoConfig}
+    keys_to_ignore_at_inference = ["features", "image_embeds", "query_embeds"]
+
+    image_height: int = 256
+    image_width: int = 128
+
+    use_local_branch: bool = True
+    local_patch_size: int = 4
+    local_window_size: int = 7
+    local_embed_dim: int = 128
+    local_depths: list[int] | tuple[int, ...] = (2, 2, 18, 2)
+    local_num_heads: list[int] | tuple[int, ...] = (4, 8, 16, 32)
+    local_mlp_ratio: float | int = 4.0
+    local_drop_path_rate: float | int = 0.0
+
+    use_channel_attention: bool = True
+    channel_attention_dropout: float | int = 0.1
+    channel_attention_published_layout: bool = False
+
+    use_global_branch: bool = True
+    global_patch_size: int = 14
+    global_embed_dim: int = 1024
+    global_depth: int = 24
+    global_num_heads: int = 16
+    global_mlp_ratio: float | int = 4.0
+    global_drop_path_rate: float | int = 0.0
+
+    fusion_embed_dim: int | None = None
+    fusion_num_heads: int = 8
+    use_local_fusion: bool = True
+    use_global_fusion: bool = True
+
+    attribute_positive_ratios: list[float] | None = None
+
+    text_config: dict | PreTrainedConfig | None = None
+    text_pooling: str = "mean"
+    text_source: str | None = None
+    text_revision: str | None = None
+
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        self.local_depths = list(self.local_depths)  # JSON has no tuples
+        self.local_num_heads = list(self.local_num_heads)
+        if isinstance(self.text_config, dict):
+            text_config = dict(self.text_config)
+            self.text_config = AutoConfig.for_model(text_config.pop("model_type"), **text_config)
+        kwargs.setdefault("problem_type", "multi_label_classification")
+        kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        super().__post_init__(**kwargs)
+        self._validate()
+
+    @property
+    def local_widths(self) -> list[int]:
+        """Channels of each local stage."""
+        return [self.local_embed_dim * 2**stage for stage in range(len(self.local_depths))]
+
+    @property
+    def local_grids(self) -> list[tuple[int, int]]:
+        """(height, width) in tokens of each local stage."""
+        height = self.image_height // self.local_patch_size
+        width = self.image_width // self.local_patch_size
+        return [(height >> stage, width >> stage) for stage in range(len(self.local_depths))]
+
+    @property
+    def fusion_dim(self) -> int:
+        """Width of both branches where they are fused."""
+        if self.fusion_embed_dim is not None:
+            return self.fusion_embed_dim
+        widths = [self.local_widths[-1]] * self.use_local_branch
+        return max(widths + [self.global_embed_dim] * self.use_global_branch)
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of `features`: one `fusion_dim` for each branch that is on."""
+        return self.fusion_dim * (self.use_local_branch + self.use_global_branch)
+
+    def _validate(self) -> None:
+        """Raise one ValueError that names the field, the rule, the value and the remedy."""
+        if not (self.use_local_branch or self.use_global_branch):
+            raise ValueError(
+                "`use_local_branch` and `use_global_branch` must not both be False: "
+                "the model would see nothing. Switch one on."
+            )
+        if self.use_local_branch:
+            self._validate_local()
+        if self.use_global_branch:
+            self._validate_global()
+        if self.fusion_dim % self.fusion_num_heads:
+            raise ValueError(
+                f"`fusion_num_heads` must divide the fusion width {self.fusion_dim}, "
+                f"got {self.fusion_num_heads}."
+            )
+        if self.text_pooling not in ("mean", "last"):
+            raise ValueError(f'`text_pooling` must be "mean" or "last", got {self.text_pooling!r}.')
+        ratios = self.attribute_positive_ratios
+        if ratios is not None and len(ratios) != self.num_labels:
+            raise ValueError(
+                f"`attribute_positive_ratios` must have one value for each of the {self.num_labels} "
+                f"attributes, got {len(ratios)}."
+            )
+        if ratios is not None and not all(0.0 <= ratio <= 1.0 for ratio in ratios):
+            raise ValueError("`attribute_positive_ratios` must lie in [0, 1].")
+
+    def _validate_local(self) -> None:
+        depths, heads = self.local_depths, self.local_num_heads
+        if not depths or len(depths) != len(heads):
+            raise ValueError(
+                f"`local_num_heads` must have one value for each stage of `local_depths` {depths}, "
+                f"got {heads}."
+            )
+        step = self.local_patch_size * 2 ** (len(depths) - 1)
+        if self.image_height % step or self.image_width % step:
+            raise ValueError(
+                f"`image_height` and `image_width` must be multiples of {step} (`local_patch_size` "
+                f"{self.local_patch_size}, {len(depths)} stages), got {self.image_height} x "
+                f"{self.image_width}."
+            )
+        if any(width % count for width, count in zip(self.local_widths, heads, strict=True)):
+            raise ValueError(
+                f"`local_num_heads` must divide the stage widths {self.local_widths}, got {heads}."
+            )
+
+    def _validate_global(self) -> None:
+        if self.global_embed_dim % self.global_num_heads:
+            raise ValueError(
+                f"`global_num_heads` must divide `global_embed_dim` {self.global_embed_dim}, "
+                f"got {self.global_num_heads}."
+            )
+        if min(self.image_height, self.image_width) < self.global_patch_size:
+            raise ValueError(
+                f"`global_patch_size` must not exceed the image {self.image_height} x "
+                f"{self.image_width}, got {self.global_patch_size}."
+            )
+
+
+ClearConfig.register_for_auto_class()
+
+__all__ = ["ClearConfig"]
