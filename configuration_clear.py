@@ -143,8 +143,8 @@ class ClearConfig(PreTrainedConfig):
         ratios = self.attribute_positive_ratios
         if ratios is not None and len(ratios) != self.num_labels:
             raise ValueError(
-                f"`attribute_positive_ratios` must have one value for each of the {self.num_labels} "
-                f"attributes, got {len(ratios)}."
+                "`attribute_positive_ratios` must have one value for each of the "
+                f"{self.num_labels} attributes, got {len(ratios)}."
             )
         if ratios is not None and not all(0.0 <= ratio <= 1.0 for ratio in ratios):
             raise ValueError("`attribute_positive_ratios` must lie in [0, 1].")

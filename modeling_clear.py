@@ -122,7 +122,8 @@ class PadFirstSwinBlock(SwinTransformerBlock):
         else:
             bias = bias.repeat(1, count, 1, 1)
         mixed = functional.scaled_dot_product_attention(*qkv, attn_mask=bias.to(qkv.dtype))
-        mixed = mixed.unflatten(1, (-1, heads)).transpose(2, 3)  # (batch, windows, area, heads, dim)
+        mixed = mixed.unflatten(1, (-1, heads)).transpose(2, 3)
+        # (batch, windows, area, heads, dim)
         return attention.proj_drop(attention.proj(mixed.reshape(windows.shape)))
 
 
@@ -501,7 +502,6 @@ class ClearModel(ClearForAttributeRecognition):
             self.language_model.requires_grad_(False)
         return super().train(mode)
 
-    def save_pretrained(self, save_directory, state_dict=None, **kwargs):
     @classmethod
     def with_language_model(cls, config: ClearConfig, source: str, revision: str | None = None):
         """A new model whose language model is the pre-trained `source`, frozen.
@@ -552,7 +552,10 @@ class ClearModel(ClearForAttributeRecognition):
         return functional.normalize(pooled, dim=-1)
 
     def get_image_features(
-        self, pixel_values: torch.Tensor | None = None, features: torch.Tensor | None = None, **kwargs
+        self,
+        pixel_values: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+        **kwargs,
     ) -> torch.Tensor:
         """Image embeddings of the joint space.
 
