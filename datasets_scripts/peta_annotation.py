@@ -171,7 +171,7 @@ def check_mapping(files: Mapping[int, str], annotation: PETAAnnotation) -> list[
         if _subset_and_person(files[number]) != expected:
             errors.append(
                 f"{MAPPING_FILE} gives image {number} the file {files[number]}, but it shows "
-                f"person {expected[1]} of sub-set {expected[0]}"
+                f"person {expected[1]} of {expected[0]}"
             )
     return errors
 
