@@ -34,7 +34,12 @@ logger = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
 _REPORT_FILE = "verification.json"
-_SHARED_CODE = ("person_builder.py", "person_dataset.py", "retrieval_protocols.py")
+_SHARED_CODE = (
+    "person_builder.py",
+    "person_dataset.py",
+    "retrieval_protocols.py",
+    "verification.py",
+)
 
 
 @dataclass(frozen=True)
