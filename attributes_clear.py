@@ -1,256 +1,43 @@
-"""Attribute schemas: what the labels of a data set mean and how they are said.
+"""Attribute schemas: what the labels of a data set mean, how they are queried and how said.
 
 A schema names the attributes of a data set in label order, gathers them into choices and flags,
-turns a label row into a pseudo-description and a query (dict, names or free text) into a label row.
-Everything particular to a data set stands in its JSON file, e.g. datasets_scripts/schemas/peta.json.
-Source: arXiv 2403.06119 names the templated pseudo-description; the template itself is ours.
+turns a query (dict, names or free text) into a label row, and a label row into a sentence.
+All that is particular to a data set stands in its JSON file, as datasets_scripts/schemas/peta.json.
+Source: arXiv 2403.06119 has a templated pseudo-description; this template is our own.
 """
 
 import difflib
 import json
-import math
 import os
-import re
-import tempfile
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from .query_parser_clear import Lexicon, ParsedQuery, fold, parse_query
+from .phrases_clear import (
+    ABSENT,
+    PRESENT,
+    ROLES,
+    UNKNOWN,
+    AttributeFlag,
+    AttributeGroup,
+    Phrase,
+    SentencePart,
+    build,
+    differences,
+    fold,
+    json_lines,
+    noun_phrase,
+    part_texts,
+    readable_name,
+    require_each_once,
+    sentence,
+)
+from .query_parser_clear import Lexicon, ParsedQuery, parse_query
 
-PRESENT, ABSENT, UNKNOWN = 1, 0, -100  # -100: the label that losses and metrics ignore
-ROLES = ("adjective", "noun", "plural", "after", "item")
-
-
-@dataclass(frozen=True)
-class Phrase:
-    """How one attribute is said and recognised in text.
-
-    Args:
-        text: the words of the pseudo-description; empty: never said.
-        role: "adjective" before the noun; "noun" or "plural" (no article) in its place; "after"
-            it; or an "item" of a list, which brings its own article.
-        part: name of the sentence part; empty: the part of the entry's section.
-        lead: words before it ("pushing"); None: those of the part.
-        adjective: form beside another noun of the same part ("male" in "a male child").
-        synonyms: other words, used like `text`.
-        alone: words that need no noun beside them ("blonde", "long-haired").
-    """
-
-    text: str = ""
-    role: str = "adjective"
-    part: str = ""
-    lead: str | None = None
-    adjective: str = ""
-    synonyms: tuple[str, ...] = ()
-    alone: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class SentencePart:
-    """One part of the sentence, such as the hair or the upper body.
-
-    Args:
-        name: its name; `sections`: the schema sections that it speaks of.
-        lead: words before it ("wearing"); neighbours with the same lead share it.
-        noun: head when only adjectives are known ("top"); `plural`: it takes no article.
-        nouns: other words for the same thing in free text.
-        approximate: words that mean this part but more than the schema knows ("dress").
-    """
-
-    name: str
-    sections: tuple[str, ...]
-    lead: str = ""
-    noun: str = ""
-    plural: bool = False
-    nouns: tuple[str, ...] = ()
-    approximate: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class AttributeGroup:
-    """A choice among values, each of them one attribute.
-
-    Args:
-        name, section: how queries and tables call it.
-        options: value -> attribute name.
-        phrases: value -> Phrase.
-        exclusive: choosing one value says that the others are absent.
-        otherwise: the value meant when all (other) options are absent; it may be an option too.
-    """
-
-    name: str
-    section: str
-    options: dict[str, str]
-    phrases: dict[str, Phrase] = field(default_factory=dict)
-    exclusive: bool = False
-    otherwise: str | None = None
-
-    def chosen(self, labels: Mapping[str, int]) -> list[str]:
-        """Return the values that `labels` (attribute name -> label) states as present."""
-        picked = [v for v, attribute in self.options.items() if labels[attribute] == PRESENT]
-        others = [labels[a] for v, a in self.options.items() if v != self.otherwise]
-        own = labels.get(self.options.get(self.otherwise), UNKNOWN)
-        if self.otherwise and others and not any(others) and own == UNKNOWN:
-            return [self.otherwise]
-        return picked
-
-    def decode(self, probabilities: Mapping[str, float], threshold: float) -> tuple[str, float]:
-        """Return the most probable value; see AttributeSchema.decode."""
-        options = {value: probabilities[a] for value, a in self.options.items()}
-        best = max(options, key=options.get)
-        if self.otherwise is None or self.otherwise in options or options[best] > threshold:
-            return best, options[best]
-        return self.otherwise, math.prod(1 - p for p in options.values())
-
-
-@dataclass(frozen=True)
-class AttributeFlag:
-    """An attribute that stands for itself: it is there or not."""
-
-    name: str
-    attribute: str
-    section: str
-    phrase: Phrase = Phrase()
-
-
-def readable_name(attribute: str) -> str:
-    """Split a raw attribute name into lower-case words.
-
-    >>> readable_name("upperBodyThinStripes"), readable_name("AgeOver60")
-    ('upper body thin stripes', 'age over 60')
-    """
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Za-z])(?=\d)", " ", attribute)
-    return fold(re.sub(r"[./]+", " ", spaced))
-
-
-def join_words(items: Sequence[str]) -> str:
-    """Join as English does: "a", "a and b", "a, b and c"."""
-    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
-
-
-def with_article(noun_phrase: str) -> str:
-    """Put "a" or "an" before a singular noun phrase."""
-    word = noun_phrase.lower()
-    vowel = word[:1] in tuple("aeiou") and not word.startswith(("uni", "use", "eu", "one"))
-    return f"{'an' if vowel or word.startswith(('8', '11', '18')) else 'a'} {noun_phrase}"
-
-
-def noun_phrase(part: SentencePart, phrases: Sequence[tuple[str, Phrase]]) -> str:
-    """Say the adjectives, nouns and what comes after them of one part; empty if there are none.
-
-    Args:
-        phrases: (name of group or flag, Phrase); adjectives of one group are joined by "and".
-    """
-    nouns = [phrase for _, phrase in phrases if phrase.role in ("noun", "plural")]
-    heads = [n for n in nouns if not n.adjective] or nouns[:1]
-    adjectives: dict[str, list[str]] = {}
-    for name, phrase in phrases:
-        if phrase.role == "adjective" or (phrase in nouns and phrase not in heads):
-            adjectives.setdefault(name, []).append(phrase.adjective or phrase.text)
-    first = heads[0] if heads else Phrase(part.noun, "plural" if part.plural else "noun")
-    words = [*map(join_words, adjectives.values()), first.text]
-    named = [replace(first, text=" ".join(words)), *heads[1:]]
-    after = [phrase.text for _, phrase in phrases if phrase.role == "after"]
-    head = join_words([n.text if n.role == "plural" else with_article(n.text) for n in named])
-    return " ".join([head, *after])
-
-
-def part_texts(
-    part: SentencePart, phrases: Sequence[tuple[str, Phrase]]
-) -> Iterator[tuple[str, str]]:
-    """Yield (lead, text) for the noun phrase and for every item of one part."""
-    body = [(name, phrase) for name, phrase in phrases if phrase.role != "item"]
-    if body:
-        yield part.lead, noun_phrase(part, body)
-    for _, phrase in phrases:
-        if phrase.role == "item":
-            yield part.lead if phrase.lead is None else phrase.lead, phrase.text
-
-
-def sentence(subject: str, clauses: Mapping[str, Sequence[str]]) -> str:
-    """Join "a woman" and {"with": ["long hair"], ...} to a sentence; the first clause adheres."""
-    said = [" ".join(filter(None, [lead, join_words(t)])) for lead, t in clauses.items()]
-    text = ", ".join([" ".join([subject, *said[:1]]), *said[1:]])
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def _build(cls, d: Mapping):
-    """Call a dataclass with JSON values: lists become tuples, unknown keys are refused."""
-    known = {f.name for f in fields(cls)}
-    if not set(d) <= known:
-        raise ValueError(
-            f"{cls.__name__} keys must be among {sorted(known)}, got {sorted(set(d) - known)}."
-        )
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in d.items()})
-
-
-def _group(name: str, d: Mapping) -> AttributeGroup:
-    """Read a group; an option is an attribute name, or {"attribute": ..., phrase fields}."""
-    options, phrases = {}, {}
-    role = d.get("role", "adjective")
-    for value, option in d["options"].items():
-        option = {"attribute": option} if isinstance(option, str) else dict(option)
-        attribute = option.pop("attribute", None)
-        if attribute is not None:
-            options[value] = attribute
-        phrases[value] = _build(Phrase, {"text": value, "role": role, **option})
-    rest = {k: v for k, v in d.items() if k not in ("options", "role")}
-    return _build(AttributeGroup, {"name": name, **rest, "options": options, "phrases": phrases})
-
-
-def _flag(name: str, d: Mapping) -> AttributeFlag:
-    own = {k: d[k] for k in ("attribute", "section") if k in d}
-    phrase = _build(Phrase, {"text": name, **{k: v for k, v in d.items() if k not in own}})
-    return AttributeFlag(name, **own, phrase=phrase)
-
-
-def _plain(entry, without: Sequence[str] = ()) -> dict:
-    """Return the fields of a dataclass that differ from their defaults, as JSON types."""
-    result = {}
-    for f in fields(entry):
-        value = getattr(entry, f.name)
-        if f.name not in without and value != f.default:
-            result[f.name] = list(value) if isinstance(value, tuple) else value
-    return result
-
-
-def _plain_phrase(phrase: Phrase, name: str) -> dict:
-    plain = _plain(phrase, without=("text",))
-    return plain if phrase.text == name else {"text": phrase.text, **plain}
-
-
-def _plain_group(group: AttributeGroup) -> dict:
-    options: dict[str, str | dict] = {}
-    for value, phrase in group.phrases.items():
-        attribute, plain = group.options.get(value), _plain_phrase(phrase, value)
-        named = {"attribute": attribute} if attribute else {}
-        options[value] = {**named, **plain} if plain or not attribute else attribute
-    return {**_plain(group, without=("name", "options", "phrases")), "options": options}
-
-
-def _json_lines(value, indent: str = "", width: int = 100) -> str:
-    """Write JSON with every object or list on one line that fits into it."""
-    flat = json.dumps(value, ensure_ascii=False)
-    if not isinstance(value, (dict, list)) or (indent and len(indent + flat) <= width - 30):
-        return flat
-    deeper = indent + "  "
-    if isinstance(value, list):
-        text = textwrap.fill(flat[1:-1], width, initial_indent=deeper, subsequent_indent=deeper)
-        return f"[\n{text}\n{indent}]"
-    rows = [f"{deeper}{json.dumps(k)}: {_json_lines(v, deeper)}" for k, v in value.items()]
-    return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
-
-
-def _require_each_once(what: str, found: Sequence[str], wanted: Iterable[str]) -> None:
-    """Raise unless `found` holds every wanted name exactly once and nothing else."""
-    if sorted(found) != sorted(set(wanted)):
-        wrong = sorted({n for n in found if found.count(n) > 1} | set(found) ^ set(wanted))
-        raise ValueError(f"{what} must each occur exactly once, got none or several of {wrong}.")
+Entry = tuple[AttributeGroup | AttributeFlag, str, Phrase]
 
 
 @dataclass(frozen=True)
@@ -261,7 +48,7 @@ class AttributeSchema:
         name: of the data set.
         attributes: the data set's own names in label order, which is the order of the logits.
         evaluated: names of the subset that papers evaluate, in label order.
-        groups, flags: every attribute is exactly one option of one group, or one flag.
+        groups, flags: every attribute is an option of one group, or one flag, exactly once.
         parts: the parts of the pseudo-description in order; the first is its subject.
         about: source, terms and what was measured, for the reader.
 
@@ -271,8 +58,8 @@ class AttributeSchema:
     >>> schema = AttributeSchema.from_names(["hat", "carryingBackpack"])
     >>> schema.query_values({"hat": True})
     [1, -100]
-    >>> schema.describe([1, 1])
-    'A person with hat and carrying backpack.'
+    >>> schema.describe([0, 1])
+    'A person with carrying backpack.'
     """
 
     name: str
@@ -280,120 +67,133 @@ class AttributeSchema:
     evaluated: tuple[str, ...]
     groups: tuple[AttributeGroup, ...] = ()
     flags: tuple[AttributeFlag, ...] = ()
-    parts: tuple[SentencePart, ...] = (SentencePart("person", (), noun="person"),)
+    parts: tuple[SentencePart, ...] = (SentencePart("person", noun="person"),)
     about: str = ""
 
-    # ---- building -------------------------------------------------------------------------
+    # ---- building ---------------------------------------------------------------------------
 
     def __post_init__(self):
+        named = (*self.groups, *self.flags)
         reached = [a for group in self.groups for a in group.options.values()]
         reached += [flag.attribute for flag in self.flags]
-        _require_each_once("`attributes` in `groups` and `flags`", reached, self.attributes)
-        _require_each_once("`attributes`", self.attributes, self.attributes)
-        keys = [fold(entry.name) for entry in (*self.groups, *self.flags)]
-        _require_each_once("names of `groups` and `flags`", keys, set(keys))
-        order = [a for a in self.attributes if a in self.evaluated]
-        if list(self.evaluated) != order:
+        require_each_once("attributes", self.attributes, self.attributes)
+        require_each_once("options and flags", reached, self.attributes)
+        keys = [fold(entry.name) for entry in named]
+        require_each_once("names of groups and flags", keys, keys)
+        if self.evaluated != tuple(a for a in self.attributes if a in self.evaluated):
             raise ValueError(
                 f"`evaluated` must list some of `attributes` in their order, got {self.evaluated}."
             )
-        sections = {s for part in self.parts for s in part.sections}
-        names = {part.name for part in self.parts}
-        for entry in (*self.groups, *self.flags):
-            if entry.section not in sections:
-                raise ValueError(
-                    f"`section` of {entry.name!r} must be one of {sorted(sections)}, got "
-                    f"{entry.section!r}; add it to a part of the sentence."
-                )
-        for _, _, phrase in self.entries:
-            if phrase.role not in ROLES or (phrase.part and phrase.part not in names):
-                raise ValueError(
-                    f"`role` must be one of {ROLES} and `part` one of {sorted(names)}, got {phrase}."
-                )
+        self._check_words()
+
+    def _check_words(self) -> None:
+        sections = {section for part in self.parts for section in part.sections}
+        names = {"", *(part.name for part in self.parts)}
+        for entry, value, phrase in self.entries:
+            label = f"{entry.name} {value}".strip()
+            for field, got, allowed in (
+                ("section", entry.section, sections),
+                ("role", phrase.role, ROLES),
+                ("part", phrase.part, names),
+            ):
+                if got not in allowed:
+                    raise ValueError(
+                        f"`{field}` of {label!r} must be one of {sorted(allowed)}, got {got!r}."
+                    )
 
     @classmethod
     def from_names(cls, names: Iterable[str], name: str = "custom") -> "AttributeSchema":
-        """Make a schema of flags from any attribute names."""
+        """Make a schema of flags from any attribute names; what they say is the name itself."""
         names = tuple(names)
+        words = map(readable_name, names)
         flags = tuple(
-            AttributeFlag(readable_name(n), n, "attributes", Phrase(readable_name(n), "item"))
-            for n in names
+            AttributeFlag(word, attribute, "attributes", Phrase(word, "items"))
+            for word, attribute in zip(words, names, strict=True)
         )
-        person = SentencePart("person", (), noun="person")
         rest = SentencePart("attributes", ("attributes",), lead="with")
-        return cls(name, names, names, (), flags, (person, rest))
+        return cls(name, names, names, (), flags, (SentencePart("person", noun="person"), rest))
 
     def subset(self, names: Iterable[str]) -> "AttributeSchema":
-        """Return the schema of some of the attributes, in the order given."""
+        """Return the schema of some of the attributes, in the order given.
+
+        Raises:
+            ValueError: for a name that the schema does not have, or has been given twice.
+        """
         names = tuple(names)
-        for unknown in set(names) - set(self.attributes):
-            self.index(unknown)
+        for name in names:
+            self.index(name)
         groups = []
         for group in self.groups:
-            options = {v: a for v, a in group.options.items() if a in names}
-            phrases = {v: p for v, p in group.phrases.items() if v in (*options, group.otherwise)}
+            options = {value: a for value, a in group.options.items() if a in names}
+            kept = {*options, group.otherwise}
+            phrases = {value: p for value, p in group.phrases.items() if value in kept}
             groups.append(replace(group, options=options, phrases=phrases))
         return replace(
             self,
             attributes=names,
-            evaluated=tuple(a for a in names if a in self.evaluated),
+            evaluated=tuple(name for name in names if name in self.evaluated),
             groups=tuple(group for group in groups if group.options),
             flags=tuple(flag for flag in self.flags if flag.attribute in names),
         )
 
     @classmethod
     def from_dict(cls, d: Mapping) -> "AttributeSchema":
-        """Build from plain JSON types; see `to_dict`."""
-        d = dict(d)
-        groups = tuple(_group(name, g) for name, g in d.pop("groups", {}).items())
-        flags = tuple(_flag(name, f) for name, f in d.pop("flags", {}).items())
-        parts = tuple(_build(SentencePart, {"name": n, **p}) for n, p in d.pop("parts").items())
-        return _build(cls, {**d, "groups": groups, "flags": flags, "parts": parts})
+        """Build from plain JSON types; see `to_dict`.
+
+        Raises:
+            ValueError: for unknown or missing keys, and as the constructor does.
+        """
+        made = {
+            "parts": lambda part: build(SentencePart, part),
+            "groups": AttributeGroup.from_dict,
+            "flags": AttributeFlag.from_dict,
+        }
+        return build(
+            cls, {**d, **{key: [*map(make, d[key])] for key, make in made.items() if key in d}}
+        )
 
     def to_dict(self) -> dict:
-        """Return plain JSON types, defaults left out."""
+        """Return plain JSON types: lists wherever the order counts, so that keys may be sorted."""
         return {
-            **_plain(self, without=("groups", "flags", "parts")),
-            "parts": {part.name: _plain(part, without=("name",)) for part in self.parts},
-            "groups": {group.name: _plain_group(group) for group in self.groups},
-            "flags": {
-                flag.name: {
-                    "attribute": flag.attribute,
-                    "section": flag.section,
-                    **_plain_phrase(flag.phrase, flag.name),
-                }
-                for flag in self.flags
-            },
+            "name": self.name,
+            "about": self.about,
+            "parts": [differences(part, SentencePart("")) for part in self.parts],
+            "groups": [group.to_dict() for group in self.groups],
+            "flags": [flag.to_dict() for flag in self.flags],
+            "attributes": list(self.attributes),
+            "evaluated": list(self.evaluated),
         }
 
     @classmethod
     def from_json(cls, path: str | os.PathLike) -> "AttributeSchema":
-        """Read a schema file."""
+        """Read a schema file.
+
+        Raises:
+            ValueError: if the file is not JSON or not a schema; it names the file.
+        """
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, KeyError) as error:
-            raise ValueError(
-                f"`path` must be a schema file, got {str(path)!r}: {error}."
-            ) from error
+        except (ValueError, AttributeError) as error:
+            message = f"`path` must be the JSON file of a schema, got {str(path)!r}: {error}"
+            raise ValueError(message) from error
 
     def to_json(self, path: str | os.PathLike) -> None:
-        """Write a schema file that is pleasant to read: an entry a line, whole or not at all."""
+        """Write a schema file, one entry a line where it fits; whole or not at all."""
         path = Path(path)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=path.name, suffix=".tmp", delete=False
-        ) as file:
-            file.write(_json_lines(self.to_dict()) + "\n")
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        unfinished = path.with_name(path.name + ".unfinished")
+        unfinished.write_text(json_lines(self.to_dict()) + "\n", encoding="utf-8")
+        unfinished.replace(path)
 
-    # ---- looking up -----------------------------------------------------------------------
+    # ---- looking up -------------------------------------------------------------------------
 
     @property
     def num_attributes(self) -> int:
+        """Return the length of a label row."""
         return len(self.attributes)
 
     @property
     def evaluated_indices(self) -> list[int]:
+        """Return the places of the evaluated attributes in the label row."""
         return [self.index(name) for name in self.evaluated]
 
     def index(self, name: str) -> int:
@@ -411,143 +211,138 @@ class AttributeSchema:
         return {name: index for index, name in enumerate(self.attributes)}
 
     @cached_property
-    def _groups(self) -> dict[str, AttributeGroup]:
-        return {fold(group.name): group for group in self.groups}
-
-    @cached_property
-    def _attribute_of(self) -> dict[str, str]:
-        """Folded flag name, raw name or "group value" -> attribute."""
-        names = {fold(name): name for name in self.attributes}
-        for group in self.groups:
-            names.update({fold(f"{group.name} {v}"): a for v, a in group.options.items()})
-        return names | {fold(flag.name): flag.attribute for flag in self.flags}
-
-    @cached_property
-    def entries(self) -> tuple[tuple[AttributeGroup | AttributeFlag, str, Phrase], ...]:
-        """Every (group, value, phrase) and (flag, "", phrase), in the order of the schema."""
-        options = [(g, v, p) for g in self.groups for v, p in g.phrases.items()]
+    def entries(self) -> tuple[Entry, ...]:
+        """Every (group, value, phrase) and (flag, "", phrase), in the order of the sentence."""
+        options = [(group, v, p) for group in self.groups for v, p in group.phrases.items()]
         return (*options, *((flag, "", flag.phrase) for flag in self.flags))
 
     def part_of(self, entry: AttributeGroup | AttributeFlag, phrase: Phrase) -> str:
         """Return the name of the sentence part that an entry's phrase belongs to."""
         return phrase.part or next(p.name for p in self.parts if entry.section in p.sections)
 
+    @cached_property
+    def _attribute_of(self) -> dict[str, str]:
+        """Folded attribute name, "group value" and flag name -> attribute."""
+        names = {fold(name): name for name in self.attributes}
+        for group in self.groups:
+            names |= {fold(f"{group.name} {value}"): a for value, a in group.options.items()}
+        return names | {fold(flag.name): flag.attribute for flag in self.flags}
+
     def _unknown(self, argument: str, got, rule: str, names: Iterable[str]) -> ValueError:
-        names = list(names)
         folded = {fold(name): name for name in names}
-        close = [folded[n] for n in difflib.get_close_matches(fold(got), folded, 3, 0.5)]
+        close = difflib.get_close_matches(fold(got), folded, n=3, cutoff=0.5)
         return ValueError(
             f"`{argument}` must name {rule} of the schema {self.name!r}, got {got!r}; "
-            f"{'closest: ' if close else 'one of: '}{', '.join(close or names[:12])}."
+            f"{'closest' if close else 'for example'}: "
+            f"{', '.join(folded[name] for name in close or list(folded)[:12])}."
         )
 
-    # ---- queries --------------------------------------------------------------------------
+    # ---- queries ----------------------------------------------------------------------------
 
     def query_values(self, query: Mapping | Iterable[str]) -> list[int]:
-        """Turn a query into one label per attribute.
+        """Turn a query into a label row.
 
         Args:
-            query: {group: value or values, flag or attribute: bool}, or a list of names of
-                attributes, flags and values. Text goes through `parse` first.
+            query: {group: value or list of values, flag or attribute: bool}, or a list of names
+                of attributes, flags and values. Text goes through `parse` first.
 
         Returns:
             (attributes,) 1 named as present, 0 stated absent, -100 unsaid. One value of an
-            exclusive group makes its other options 0.
+            exclusive group says that its other options are absent.
 
         Raises:
             ValueError: for an unknown name or value, a contradiction, or an empty query.
         """
         if isinstance(query, str):
             raise ValueError(
-                f"`query` must be a dict or a list of names, got text {query!r}; call `parse` first."
+                f"`query` must be a dict or a list, got {query!r}; `parse` reads text."
             )
-        items = query.items() if isinstance(query, Mapping) else map(self._named, query)
         said: dict[str, int] = {}
+        items = query.items() if isinstance(query, Mapping) else map(self._named, query)
         for key, wanted in items:
             for attribute, label in self._labels_of(key, wanted):
                 if said.setdefault(attribute, label) != label:
-                    raise ValueError(f"`query` must not contradict itself, got {attribute} twice.")
+                    raise ValueError(
+                        f"`query` must not contradict itself, got {attribute} present and absent."
+                    )
         if not said:
             raise ValueError("`query` must name at least one attribute, got an empty query.")
         for group in self.groups:
             options = group.options.values()
-            if group.exclusive and any(said.get(a) == PRESENT for a in options):
+            if group.exclusive and PRESENT in map(said.get, options):
                 said = dict.fromkeys(options, ABSENT) | said
         return [said.get(name, UNKNOWN) for name in self.attributes]
 
     def _labels_of(self, key: str, wanted) -> Iterator[tuple[str, int]]:
-        group = self._groups.get(fold(key))
+        """Yield the labels that one item of a query states."""
+        group = next((g for g in self.groups if fold(g.name) == fold(key)), None)
         if group is None:
-            if fold(key) not in self._attribute_of:
-                names = [*(e.name for e in (*self.groups, *self.flags)), *self.attributes]
-                raise self._unknown("query", key, "a group, flag or attribute", names)
-            if wanted not in (True, False):
-                raise ValueError(f"`query[{key!r}]` must be True or False, got {wanted!r}.")
-            yield self._attribute_of[fold(key)], int(wanted)
+            yield self._flag_label(key, wanted)
             return
-        for value in [wanted] if isinstance(wanted, str) else self._several(key, wanted):
-            value = self._value_in(group, value)
+        values = [wanted] if isinstance(wanted, str) else wanted
+        if not isinstance(values, (list, tuple)) or not values:
+            raise ValueError(
+                f"`query[{key!r}]` must be one or more of {', '.join(group.phrases)}, "
+                f"got {wanted!r}."
+            )
+        for word in values:
+            value = group.value_of(word)
+            if value is None:
+                raise self._unknown("query", word, f"a value of {group.name!r}", group.phrases)
             if value in group.options:
                 yield group.options[value], PRESENT
             else:
                 yield from ((attribute, ABSENT) for attribute in group.options.values())
 
-    def _several(self, key: str, wanted) -> Iterable[str]:
-        if isinstance(wanted, (list, tuple, set)):
-            return wanted
-        values = ", ".join(self._groups[fold(key)].phrases)
-        raise ValueError(f"`query[{key!r}]` must be among {values}, got {wanted!r}.")
-
-    def _value_in(self, group: AttributeGroup, value: str) -> str:
-        for name, phrase in group.phrases.items():
-            words = (name, phrase.text, phrase.adjective, *phrase.synonyms, *phrase.alone)
-            if fold(value) in map(fold, words):
-                return name
-        raise self._unknown("query", value, f"a value of {group.name!r}", group.phrases)
+    def _flag_label(self, key: str, wanted) -> tuple[str, int]:
+        attribute = self._attribute_of.get(fold(key))
+        if attribute is None:
+            names = [*(entry.name for entry in (*self.groups, *self.flags)), *self.attributes]
+            raise self._unknown("query", key, "a group, flag or attribute", names)
+        if wanted not in (True, False):
+            raise ValueError(f"`query[{key!r}]` must be True or False, got {wanted!r}.")
+        return attribute, int(wanted)
 
     def _named(self, name: str) -> tuple[str, str | bool]:
-        """Find the query item that a single name stands for."""
+        """Return the query item that a single name stands for."""
         if fold(name) in self._attribute_of:
             return name, True
-        found = [(g, v) for g in self.groups for v in g.phrases if fold(v) == fold(name)]
+        values = [(entry.name, value) for entry, value, _ in self.entries if value]
+        found = [item for item in values if fold(name) in (fold(item[1]), fold(" ".join(item)))]
         if len(found) == 1:
-            return found[0][0].name, found[0][1]
+            return found[0]
         if found:
-            full = ", ".join(f"{group.name} {value}" for group, value in found)
-            raise ValueError(f"`query` must say which {name!r} it means, got one of: {full}.")
-        values = [v for g in self.groups for v in g.phrases]
-        names = [*(f.name for f in self.flags), *values, *self.attributes]
+            full = ", ".join(map(" ".join, found))
+            raise ValueError(f"`query` must say which {name!r} it means, one of: {full}.")
+        names = [*(flag.name for flag in self.flags), *(v for _, v in values), *self.attributes]
         raise self._unknown("query", name, "a flag, value or attribute", names)
 
     def parse(self, text: str) -> ParsedQuery:
         """Match free text to the schema.
 
         Returns:
-            ParsedQuery; what means nothing to the schema is in its `not_understood`.
+            ParsedQuery; words without a meaning here are in its `not_understood`.
 
         Raises:
             ValueError: if nothing is understood.
         """
-        return parse_query(self._lexicon, self.parts[0].name, text)
+        return parse_query(self._lexicon, text)
 
     @cached_property
     def _lexicon(self) -> Lexicon:
         return Lexicon(self)
 
-    # ---- label rows -----------------------------------------------------------------------
+    # ---- label rows -------------------------------------------------------------------------
 
-    def _labels(self, values: Sequence[int]) -> dict[str, int]:
-        values = np.asarray(values)
-        if values.shape != (self.num_attributes,):
+    def _present(self, values: Sequence[int]) -> list[Entry]:
+        """Return the entries that a label row states as present."""
+        row = np.asarray(values)
+        if row.shape != (self.num_attributes,) or not np.isin(row, (1, 0, UNKNOWN)).all():
             raise ValueError(
-                f"`values` must hold {self.num_attributes} labels, got shape {values.shape}."
+                f"`values` must be {self.num_attributes} labels 1, 0 or -100, got shape "
+                f"{row.shape} with {np.unique(row)[:5].tolist()}."
             )
-        if not np.isin(values, (PRESENT, ABSENT, UNKNOWN)).all():
-            raise ValueError(f"`values` must be 1, 0 or -100, got {np.unique(values).tolist()}.")
-        return dict(zip(self.attributes, values.astype(int).tolist(), strict=True))
-
-    def _present(self, values) -> list[tuple[AttributeGroup | AttributeFlag, str, Phrase]]:
-        labels = self._labels(values)
+        labels = dict(zip(self.attributes, row.astype(int).tolist(), strict=True))
         chosen = {group.name: group.chosen(labels) for group in self.groups}
         return [
             (entry, value, phrase)
@@ -558,42 +353,50 @@ class AttributeSchema:
     def describe(self, values: Sequence[int]) -> str:
         """Say a label row as one sentence; absent and unknown attributes are not mentioned.
 
+        Args:
+            values: (attributes,) 1 present, 0 absent, -100 unknown.
+
         Raises:
-            ValueError: if there is nothing to say (an empty query).
+            ValueError: if there is nothing to say.
         """
-        said = [
-            (self.part_of(entry, phrase), entry.name, phrase)
-            for entry, _, phrase in self._present(values)
-            if phrase.text
-        ]
+        said: dict[str, list[tuple[str, Phrase]]] = {}
+        for entry, _, phrase in self._present(values):
+            if phrase.text:
+                said.setdefault(self.part_of(entry, phrase), []).append((entry.name, phrase))
         if not said:
-            raise ValueError("`values` must have a present attribute to describe, got none.")
+            raise ValueError("`values` must state a present attribute, got none: an empty query.")
         clauses: dict[str, list[str]] = {}
-        for part in self.parts[1:]:
-            phrases = [(name, phrase) for where, name, phrase in said if where == part.name]
-            for lead, text in part_texts(part, phrases):
+        subject, *parts = self.parts
+        for part in parts:
+            for lead, text in part_texts(part, said.get(part.name, [])):
                 clauses.setdefault(lead, []).append(text)
-        subject = [(name, phrase) for where, name, phrase in said if where == self.parts[0].name]
-        return sentence(noun_phrase(self.parts[0], subject), clauses)
+        return sentence(noun_phrase(subject, said.get(subject.name, [])), clauses)
 
     def words(self, values: Sequence[int]) -> str:
-        """Name the present attributes, comma separated (query kind "words")."""
-        present = self._present(values)
-        if not present:
-            raise ValueError("`values` must have a present attribute to name, got none.")
-        return ", ".join(f"{entry.name} {value}".strip() for entry, value, _ in present)
+        """Name the present attributes, comma separated: the query kind "words".
+
+        Raises:
+            ValueError: if there are none.
+        """
+        names = [f"{entry.name} {value}".strip() for entry, value, _ in self._present(values)]
+        if not names:
+            raise ValueError("`values` must state a present attribute, got none: an empty query.")
+        return ", ".join(names)
 
     def readable(self, values: Sequence[int]) -> dict[str, str | list[str] | bool]:
-        """Return what a label row states as present, in the form of a query dict."""
+        """Return what a label row states as present, as a query dict.
+
+        A non-exclusive group gives a list, and so does an exclusive one labelled twice.
+        """
         result: dict[str, str | list[str] | bool] = {}
         for entry, value, _ in self._present(values):
-            if value:
-                result.setdefault(entry.name, []).append(value)
-            else:
+            if not value:
                 result[entry.name] = True
-        for group in self.groups:
-            if group.exclusive and len(result.get(group.name, ())) == 1:
-                result[group.name] = result[group.name][0]
+            elif entry.exclusive and entry.name not in result:
+                result[entry.name] = value
+            else:
+                known = result.get(entry.name, [])
+                result[entry.name] = [*([known] if isinstance(known, str) else known), value]
         return result
 
     def decode(self, probabilities: Sequence[float], threshold: float = 0.5) -> dict:
@@ -605,16 +408,18 @@ class AttributeSchema:
 
         Returns:
             {group: (value, probability), flag: (bool, probability)}. A group gives its most
-            probable option, however low; one with an `otherwise` outside its options gives that
-            when no option is above the threshold, with the probability that none is present,
-            the product of 1 - p. A flag gives the probability of what is stated.
+            probable option, however improbable; if its `otherwise` is no option, and no option
+            is above the threshold, it gives that with the probability that none is present, the
+            product of 1 - p. A flag gives the probability of what it states.
+
+        Raises:
+            ValueError: for another length, or numbers that are no probabilities.
         """
         row = np.asarray(probabilities, dtype=float)
         if row.shape != (self.num_attributes,) or not ((row >= 0) & (row <= 1)).all():
             raise ValueError(
                 f"`probabilities` must be {self.num_attributes} numbers in [0, 1], got shape "
-                f"{row.shape}, {row.min(initial=1):.3g} to {row.max(initial=0):.3g}; apply a "
-                "sigmoid to logits first."
+                f"{row.shape} with {np.unique(row)[:5].tolist()}; apply a sigmoid to logits."
             )
         p = dict(zip(self.attributes, row.tolist(), strict=True))
         result = {group.name: group.decode(p, threshold) for group in self.groups}
@@ -625,6 +430,9 @@ class AttributeSchema:
 
 
 __all__ = [
+    "ABSENT",
+    "PRESENT",
+    "UNKNOWN",
     "AttributeFlag",
     "AttributeGroup",
     "AttributeSchema",

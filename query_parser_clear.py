@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from .phrases_clear import fold
+
 STOP = frozenset(
     "a an the some one this that these those his her their its him them who which whose whom i me "
     "and or nor of at on to by for is are was were be been being also both as very please there "
@@ -21,16 +23,6 @@ LEADS = frozenset(
 )
 JOINTS = frozenset(["and", "or", "nor", ","])
 DENY_ONE, DENY_LIST = frozenset(["no"]), frozenset(["without", "not", "never", "lacking"])
-
-
-def fold(name: str) -> str:
-    """Lower-case a name, with single spaces, so that "Upper-Color" finds "upper colour".
-
-    >>> fold("Upper-Color")
-    'upper colour'
-    """
-    words = re.sub(r"[\s_\-]+", " ", str(name)).strip().lower()
-    return re.sub(r"\bcolor", "colour", words)
 
 
 @dataclass(frozen=True)
@@ -97,6 +89,7 @@ class Lexicon:
     """All terms of a schema, found by the longest match, exact words before singular forms."""
 
     def __init__(self, schema):
+        self.person = schema.parts[0].name
         self.exact: dict[tuple[str, ...], Term] = {}
         for part in schema.parts:
             for kind, words in (
@@ -311,13 +304,13 @@ def _or_follows(tokens: list[Token]) -> bool:
     return False
 
 
-def parse_query(lexicon: Lexicon, person: str, text: str) -> ParsedQuery:
+def parse_query(lexicon: Lexicon, text: str) -> ParsedQuery:
     """Match free text to the terms of a schema.
 
     Raises:
         ValueError: if nothing is understood.
     """
-    reader = Reader(lexicon, person)
+    reader = Reader(lexicon, lexicon.person)
     reader.read(list(lexicon.match(split_words(text))))
     query: dict[str, str | list[str] | bool] = {}
     for target, there in reader.said:
