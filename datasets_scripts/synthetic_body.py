@@ -87,6 +87,9 @@ class Rendition:
     variant: float
     phase: float
     legs: float
+    lean: float
+    camera: float
+    hands: float
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Rendition:
@@ -94,7 +97,7 @@ class Rendition:
         index = float(rng.uniform(0, len(SKIN) - 1))
         lower = int(index)
         skin = mix(SKIN[lower], SKIN[lower + 1], index - lower)
-        draw = [float(value) for value in rng.random(9)]
+        draw = [float(value) for value in rng.random(12)]
         return cls(
             skin_index=index,
             skin=skin,
@@ -107,6 +110,9 @@ class Rendition:
             variant=draw[6],
             phase=draw[7],
             legs=draw[8] * 2 - 1,
+            lean=(draw[9] * 2 - 1) * 0.03,
+            camera=0.14 * draw[10],
+            hands=draw[11],
         )
 
 
@@ -130,6 +136,11 @@ class Body:
     colours: dict[str, Colour] = field(repr=False)
     rendition: Rendition = field(repr=False)
 
+    def on_head(self, *points: Point) -> list[Point]:
+        """Head units (centre 0, crown -1, chin 1, sides -1 and 1) to body units."""
+        (x, y), (rx, ry) = self.head, self.radii
+        return [(x + px * rx, y + py * ry) for px, py in points]
+
 
 BULK = {"jacket": 0.012, "coat": 0.015, "hoodie": 0.008, "sweater": 0.005, "suit": 0.006}
 
@@ -139,14 +150,16 @@ def build_body(person: Pedestrian, rendition: Rendition, rng: np.random.Generato
     female, child = person.gender == "female", person.age == "child"
     senior = person.age == "senior"
     girth = rendition.build * (1.07 if senior or child else 1)
-    ry = 0.088 if child else 0.066
+    ry = 0.094 if child else 0.066
     shoulder_y = 2 * ry + (0.022 if senior else 0.036)
-    hip_y = (0.54 if child else 0.5) - 0.012 * rendition.legs
+    hip_y = (0.55 if child else 0.5) - 0.012 * rendition.legs
     measures = {
         "shoulder_y": shoulder_y,
         "hip_y": hip_y,
         "waist_y": shoulder_y + 0.62 * (hip_y - shoulder_y),
-        "shoulder": (0.094 if female else 0.112) * (0.6 + 0.4 * girth),
+        "shoulder": (0.094 if female else 0.113)
+        * (0.6 + 0.4 * girth)
+        * (1 - 0.1 * abs(rendition.turn)),
         "waist": (0.068 if female else 0.084) * girth * (1.12 if senior else 1),
         "hip": (0.092 if female else 0.083) * girth,
         "girth": girth,
@@ -156,7 +169,7 @@ def build_body(person: Pedestrian, rendition: Rendition, rng: np.random.Generato
     lean = (0.045 if senior else 0.012) if person.is_side else 0.006 * rendition.turn
     return Body(
         head=(lean, ry + (0.006 if senior else 0)),
-        radii=(ry * (0.8 if person.is_side else 0.7), ry),
+        radii=(ry * (0.82 if person.is_side else 0.74), ry),
         arms=arms,
         legs=legs,
         skin=rendition.skin,
@@ -190,10 +203,10 @@ def _front_limbs(person: Pedestrian, rendition: Rendition, measures: dict) -> tu
     legs = []
     for side in (-1, 1):
         back = max(0.0, -side * stride)  # the leg that is further away stands higher
-        hip = (side * 0.046 * girth, hip_y + 0.012)
-        knee = (side * (0.05 * girth + 0.012 * rendition.spread), hip_y + 0.235 - 0.012 * back)
+        hip = (side * max(0.03, measures["hip"] - 0.054 * girth), hip_y + 0.012)
+        knee = (side * (0.043 * girth + 0.012 * rendition.spread), hip_y + 0.235 - 0.014 * back)
         ankle_x = side * (0.034 + 0.03 * rendition.spread) * (0.6 + 0.4 * girth)
-        legs.append((hip, knee, (ankle_x, 0.952 - 0.034 * back)))
+        legs.append((hip, knee, (ankle_x, 0.952 - 0.05 * back)))
     arms = tuple(_front_arm(person, rendition, measures, side) for side in (-1, 1))
     return tuple(legs), arms
 
@@ -201,7 +214,7 @@ def _front_limbs(person: Pedestrian, rendition: Rendition, measures: dict) -> tu
 def _front_arm(person: Pedestrian, rendition: Rendition, measures: dict, side: int) -> Limb:
     top, reach = measures["shoulder_y"], measures["hip_y"] - measures["shoulder_y"]
     edge = measures["shoulder"] + measures["bulk"] * 0.6
-    shoulder = (side * (edge - 0.02), top + 0.022)
+    shoulder = (side * (edge - 0.027), top + 0.034)
     item = person.left_hand if side < 0 else person.right_hand
     if person.box:
         return (
@@ -221,6 +234,9 @@ def _front_arm(person: Pedestrian, rendition: Rendition, measures: dict, side: i
             (side * (edge + 0.028), top + 0.5 * reach),
             (side * edge * 0.86, top + 0.86 * reach),
         )
+    if item == "nothing" and rendition.hands + 0.1 * side < 0.2:
+        pocket = (side * measures["hip"] * 1.02, measures["hip_y"] - 0.012)
+        return shoulder, (side * (edge + 0.034), top + 0.56 * reach), pocket
     lift = 0.03 * max(0.0, side * rendition.swing)
     out = 0.012 + 0.02 * rendition.spread + (0.025 if item == "luggage" else 0)
     widest = max(edge, measures["hip"] + 0.012)

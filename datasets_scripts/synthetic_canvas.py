@@ -18,22 +18,38 @@ class Canvas:
     """Draws in body units: x from the middle of the body, y from 0 (crown) to 1 (soles).
 
     Colour and shade are separate pictures, so a pattern painted over a garment keeps its volume.
+
+    Args:
+        size: Pixels, supersampled.
+        framing: Pixel of the crown's middle, and pixels per body unit, each (x, y).
+        light: -1 (from the left) to 1 (from the right).
+        lens: Sideways lean of the crown in body units; and how much a camera above the person
+            enlarges the head and shortens the legs.
     """
 
-    def __init__(self, size: tuple[int, int], origin: Point, scale: Point, light: float) -> None:
+    def __init__(
+        self, size: tuple[int, int], framing: tuple[Point, Point], light: float, lens: Point
+    ) -> None:
         self.size = size
         self.albedo = Image.new("RGBA", size, (0, 0, 0, 0))
         self.shade = Image.new("L", size, NEUTRAL)
         self._albedo = ImageDraw.Draw(self.albedo)
         self._shade = ImageDraw.Draw(self.shade)
-        self._origin, self._scale = origin, scale
+        self._origin, self._scale = framing
+        self._lean, self._height = lens
         self.light = light
         self._mask: ImageDraw.ImageDraw | None = None
 
     def pixels(self, points: Sequence[Point]) -> list[Point]:
         """Body units to pixels."""
-        (ox, oy), (sx, sy) = self._origin, self._scale
-        return [(ox + x * sx, oy + y * sy) for x, y in points]
+        (ox, oy), (sx, sy), lean, high = self._origin, self._scale, self._lean, self._height
+        return [
+            (
+                ox + (x * (1 + high * (0.5 - y)) + lean * (1 - y)) * sx,
+                oy + y * (1 + high * (1 - y)) * sy,
+            )
+            for x, y in points
+        ]
 
     def length(self, units: float) -> float:
         """A length in body units to vertical pixels."""
@@ -82,17 +98,28 @@ class Canvas:
         return self.pixels([(x - rx, y - ry), (x + rx, y + ry)])
 
     def limb(
-        self, joints: Sequence[Point], widths: Sequence[float], colour: Colour, depth: int = 0
+        self,
+        joints: Sequence[Point],
+        widths: Sequence[float],
+        colour: Colour,
+        depth: int = 0,
+        *,
+        cut: bool = False,
     ) -> None:
-        """A rounded tube through the joints; `depth` darkens what is further away."""
+        """A tube through the joints.
+
+        Args:
+            depth: Darkens what is further away.
+            cut: Whether it ends straight, like a sleeve, or round.
+        """
         base = NEUTRAL - depth
-        self.polygon(tube(joints, widths), colour, base - 30)
+        self.polygon(tube(joints, widths, cut), colour, base - 26)
         for factor, offset, value in ((0.76, 0.1, base), (0.34, 0.26, base + 13)):
             inner = [
                 (x + self.light * offset * w * 0.5, y)
                 for (x, y), w in zip(joints, widths, strict=True)
             ]
-            core = tube(inner, [width * factor for width in widths])
+            core = tube(inner, [width * factor for width in widths], cut)
             self._shade.polygon(self.pixels(core), fill=value)
 
     def line(
@@ -168,6 +195,11 @@ class Canvas:
         return colour, coverage
 
 
+def symmetric(*half: Point) -> list[Point]:
+    """An outline from its right half, top to bottom."""
+    return [*half, *((-x, y) for x, y in reversed(half) if x)]
+
+
 def smooth(points: Sequence[Point], steps: int = 5) -> np.ndarray:
     """Closed Catmull-Rom curve through the points, as an array (points * steps, 2)."""
     knots = np.asarray(points, np.float64)
@@ -182,8 +214,8 @@ def smooth(points: Sequence[Point], steps: int = 5) -> np.ndarray:
     return curve.transpose(1, 0, 2).reshape(-1, 2)
 
 
-def tube(joints: Sequence[Point], widths: Sequence[float]) -> list[Point]:
-    """Outline of a tube with round ends through the joints."""
+def tube(joints: Sequence[Point], widths: Sequence[float], cut: bool = False) -> list[Point]:
+    """Outline of a tube through the joints; its start is round, its end too unless `cut`."""
     left, right = [], []
     last = len(joints) - 1
     for index, ((x, y), width) in enumerate(zip(joints, widths, strict=True)):
@@ -192,7 +224,7 @@ def tube(joints: Sequence[Point], widths: Sequence[float]) -> list[Point]:
         turns = (0.5,)
         if index == 0:
             turns = (1, 0.75, 0.5)
-        elif index == last:
+        elif index == last and not cut:
             turns = (0.5, 0.25, 0)
         for turn in turns:
             for side, sign in ((left, 1), (right, -1)):
@@ -201,4 +233,4 @@ def tube(joints: Sequence[Point], widths: Sequence[float]) -> list[Point]:
     return left + right[::-1]
 
 
-__all__ = ["NEUTRAL", "Canvas", "Colour", "Point", "smooth", "tube"]
+__all__ = ["NEUTRAL", "Canvas", "Colour", "Point", "smooth", "symmetric", "tube"]

@@ -8,12 +8,12 @@ from .synthetic_person import Pedestrian
 
 # How far down the leg a garment reaches: 0 hip, 1 knee, 2 ankle; and its width there.
 LEG_WEAR = {
-    "trousers": (2.0, (0.108, 0.078, 0.066)),
-    "jeans": (2.0, (0.104, 0.07, 0.056)),
-    "suit_trousers": (2.02, (0.108, 0.082, 0.07)),
-    "shorts": (0.9, (0.112, 0.106)),
-    "hot_pants": (0.46, (0.108, 0.104)),
-    "capri": (1.42, (0.102, 0.074, 0.068)),
+    "trousers": (2.0, (0.1, 0.078, 0.066)),
+    "jeans": (2.0, (0.098, 0.07, 0.056)),
+    "suit_trousers": (2.02, (0.1, 0.082, 0.07)),
+    "shorts": (0.9, (0.1, 0.102)),
+    "hot_pants": (0.46, (0.098, 0.1)),
+    "capri": (1.42, (0.098, 0.074, 0.068)),
 }
 SKIRT_HEM = {"short_skirt": 0.9, "long_skirt": 1.72}
 HEM = {
@@ -26,6 +26,8 @@ HEM = {
     "coat": 0.19,
     "suit": 0.075,
 }
+# Garments with a knitted band at hem and wrists, and how light it is beside the cloth.
+RIBBED = {"sweater": 0.86, "hoodie": 0.86, "jacket": 0.62}
 STOCKING: Colour = (44, 38, 42)
 
 
@@ -44,6 +46,8 @@ def paint_legs(canvas: Canvas, person: Pedestrian, body: Body) -> None:
     depths = (24, 0) if person.is_side else (8, 0)
     for index, depth in zip(order, depths, strict=True):
         _paint_bare_leg(canvas, person, body, body.legs[index], depth)
+        if person.footwear == "boots":
+            _paint_boot_shaft(canvas, body, body.legs[index], depth)
         paint_foot(canvas, person, body, body.legs[index], index, depth)
     with canvas.garment() as mask:
         if person.lower in SKIRT_HEM:
@@ -56,7 +60,7 @@ def paint_legs(canvas: Canvas, person: Pedestrian, body: Body) -> None:
         canvas.pattern(
             mask, person.lower_pattern, body.colours["lower_second"], body.rendition.phase
         )
-    if person.footwear == "boots":
+    if person.footwear == "boots" and person.lower != "long_skirt":
         for index, depth in zip(order, depths, strict=True):
             _paint_boot_shaft(canvas, body, body.legs[index], depth)
             paint_foot(canvas, person, body, body.legs[index], index, depth)
@@ -76,7 +80,7 @@ def _paint_trouser_leg(
     colour = body.colours["lower"]
     widths = [width * (0.4 + 0.6 * body.girth) for width in widths]
     joints = [leg[0], leg[1], along(leg, reach)] if reach > 1 else [leg[0], along(leg, reach)]
-    canvas.limb(joints, widths, colour, depth)
+    canvas.limb(joints, widths, colour, depth, cut=True)
     if person.lower == "jeans":
         _fade(canvas, leg, colour, depth)
         end = along(leg, 1.93)
@@ -102,11 +106,12 @@ def _fade(canvas: Canvas, leg: Limb, colour: Colour, depth: int) -> None:
 
 def _fold(canvas: Canvas, place: Point, width: float, depth: int) -> None:
     x, y = place
-    canvas.crease([(x - width * 0.4, y), (x + width * 0.3, y + 0.012)], 0.006, NEUTRAL - 30 - depth)
+    bow = [(x - width * 0.4, y - 0.004), (x - width * 0.1, y + 0.008), (x + width * 0.2, y + 0.006)]
+    canvas.crease(bow, 0.009, NEUTRAL - 16 - depth)
 
 
 def _paint_seat(canvas: Canvas, person: Pedestrian, body: Body) -> None:
-    colour, top = body.colours["lower"], body.waist_y + 0.02
+    colour, top = body.colours["lower"], body.hip_y - 0.045
     hip, crotch = body.hip, body.hip_y + 0.05
     if person.is_side:
         depth = 0.062 * body.girth
@@ -117,20 +122,20 @@ def _paint_seat(canvas: Canvas, person: Pedestrian, body: Body) -> None:
                 (depth, body.hip_y),
                 (depth * 0.7, crotch),
                 (-depth * 0.8, crotch),
-                (-depth * 1.15, body.hip_y),
+                (-depth * 1.02, body.hip_y),
             ],
             colour,
         )
         return
     canvas.blob(
         [
-            (-hip * 0.9, top),
-            (hip * 0.9, top),
-            (hip * 1.06, body.hip_y),
+            (-hip * 0.86, top),
+            (hip * 0.86, top),
+            (hip * 1.0, body.hip_y),
             (hip * 0.9, crotch),
             (0, crotch + 0.015),
             (-hip * 0.9, crotch),
-            (-hip * 1.06, body.hip_y),
+            (-hip * 1.0, body.hip_y),
         ],
         colour,
     )
@@ -143,7 +148,7 @@ def _paint_seat(canvas: Canvas, person: Pedestrian, body: Body) -> None:
 
 
 def _paint_skirt(canvas: Canvas, person: Pedestrian, body: Body) -> None:
-    colour, top = body.colours["lower"], body.waist_y + 0.015
+    colour, top = body.colours["lower"], body.hip_y - 0.045
     long = person.lower == "long_skirt"
     places = [along(leg, SKIRT_HEM[person.lower]) for leg in body.legs]
     hem = max(y for _, y in places)
@@ -193,9 +198,9 @@ def paint_foot(
 
 
 def _side_shoe(x: float, y: float, kind: str) -> tuple[list[Point], list[Point]]:
-    toe = 0.112 if kind == "leather_shoes" else 0.102
+    toe = 0.092 if kind == "leather_shoes" else 0.082
     bottom = y + 0.046
-    outline = [(x - 0.03, y - 0.008), (x + 0.026, y - 0.008), (x + 0.06, y + 0.014)]
+    outline = [(x - 0.03, y - 0.008), (x + 0.026, y - 0.008), (x + 0.05, y + 0.014)]
     outline += [(x + toe, y + 0.034), (x + toe - 0.008, bottom), (x - 0.034, bottom)]
     return outline, [(x - 0.034, bottom), (x + toe - 0.004, bottom)]
 
@@ -248,14 +253,51 @@ def paint_torso(canvas: Canvas, person: Pedestrian, body: Body) -> None:
     outline = _side_torso(person, body) if person.is_side else _front_torso(person, body)
     canvas.blob(outline, colour)
     hem = _hem(person, body)
-    for share, drop in ((-0.5, 0.03), (0.35, 0.045), (-0.2, 0.06)):
-        x = body.waist * share
-        canvas.crease(
-            [(x * 1.5, body.waist_y - drop), (x * 0.4, body.waist_y)], 0.008, NEUTRAL - 24
-        )
-    if person.upper in ("sweater", "hoodie", "jacket"):
-        wide = 0.06 * body.girth if person.is_side else body.hip * 0.98
-        canvas.crease([(-wide, hem - 0.022), (wide, hem - 0.022)], 0.006, NEUTRAL - 36)
+    _paint_folds(canvas, body)
+    if person.gender == "female":
+        _paint_bust(canvas, person, body)
+    if person.upper in RIBBED:
+        wide = 0.066 * body.girth if person.is_side else body.hip * 0.98
+        wide += body.bulk
+        band = [(-wide, hem - 0.026), (wide, hem - 0.026), (wide * 0.97, hem), (-wide * 0.97, hem)]
+        canvas.polygon(band, shaded(colour, RIBBED[person.upper]), NEUTRAL - 6)
+        canvas.crease(band[:2], 0.006, NEUTRAL - 36)
+    if is_quilted(person, body):
+        _paint_quilting(canvas, body, hem)
+
+
+def is_quilted(person: Pedestrian, body: Body) -> bool:
+    """Whether a jacket is a padded one."""
+    return (
+        person.upper == "jacket" and body.rendition.phase > 0.5 and person.upper_pattern == "plain"
+    )
+
+
+def _paint_quilting(canvas: Canvas, body: Body, hem: float) -> None:
+    y = body.shoulder_y + 0.03
+    while y < hem - 0.03:
+        half = body.shoulder * 0.95
+        canvas.crease([(-half, y), (0, y + 0.006), (half, y)], 0.008, NEUTRAL - 24)
+        canvas.crease([(-half, y + 0.02), (half, y + 0.02)], 0.012, NEUTRAL + 9)
+        y += 0.042
+
+
+def _paint_folds(canvas: Canvas, body: Body) -> None:
+    """Soft pulls from the sides towards the waist, elsewhere on every person."""
+    spread, phase = body.rendition.spread, body.rendition.phase
+    for side, place in ((-1, phase), (1, 1 - spread), (1 if phase > 0.5 else -1, spread)):
+        x, y = side * body.waist, body.waist_y - 0.07 + 0.13 * place
+        pull = [(x * 0.92, y - 0.02), (x * 0.6, y - 0.004), (x * (0.2 + 0.3 * spread), y)]
+        canvas.crease(pull, 0.012, NEUTRAL - 14)
+
+
+def _paint_bust(canvas: Canvas, person: Pedestrian, body: Body) -> None:
+    y = body.shoulder_y + 0.105
+    if person.view == "front" and person.age != "child":
+        for side in (-1, 1):
+            x = side * body.shoulder * 0.44
+            arc = [(x - 0.026, y - 0.01), (x - 0.01, y + 0.004), (x + 0.01, y + 0.004)]
+            canvas.crease([*arc, (x + 0.026, y - 0.01)], 0.012, NEUTRAL - 18)
 
 
 def _hem(person: Pedestrian, body: Body) -> float:
@@ -267,12 +309,12 @@ def _front_torso(person: Pedestrian, body: Body) -> list[Point]:
     shoulder = body.shoulder + bulk * 0.6
     if person.upper == "tank_top":
         shoulder *= 0.84
-    waist, hip, hem = body.waist + bulk, body.hip + bulk, _hem(person, body)
+    waist, hip, hem = body.waist + bulk, body.hip * 1.04 + bulk, _hem(person, body)
     chest = shoulder * 0.86 + (0.004 if person.gender == "female" else 0)
     below = hip * (1.12 if person.upper == "coat" else 1.0)
-    half = [(0.034, top - 0.022), (shoulder * 0.74, top - 0.004), (shoulder, top + 0.03)]
+    half = [(0.034, top - 0.024), (shoulder * 0.66, top - 0.001), (shoulder, top + 0.04)]
     half += [(chest, top + 0.09), (waist, body.waist_y), (hip * 0.98, body.hip_y - 0.01)]
-    half += [(below, max(hem - 0.012, body.hip_y)), (below * 0.94, hem)]
+    half += [(below, hem - 0.022), (below * 0.97, hem), (below * 0.5, hem + 0.003)]
     return half + [(-x, y) for x, y in reversed(half)]
 
 
@@ -308,13 +350,22 @@ def paint_arm(canvas: Canvas, person: Pedestrian, body: Body, arm: Limb, depth: 
 
 def _paint_sleeve(canvas: Canvas, person: Pedestrian, body: Body, arm: Limb, depth: int) -> None:
     scale, thick = 0.45 + 0.55 * body.girth, body.bulk * 0.9 + 0.012
-    widths = [width * scale + thick for width in (0.05, 0.038, 0.03)]
+    widths = [width * scale + thick for width in (0.046, 0.036, 0.028)]
     colour = body.colours["upper"]
     if person.sleeve == "short":
-        canvas.limb([arm[0], along(arm, 0.62)], [widths[0], widths[0] * 0.98], colour, depth)
+        canvas.limb(
+            [arm[0], along(arm, 0.62)], [widths[0], widths[0] * 1.04], colour, depth, cut=True
+        )
         return
-    canvas.limb([arm[0], arm[1], along(arm, 1.84)], widths, colour, depth)
+    canvas.limb([arm[0], arm[1], along(arm, 1.86)], widths, colour, depth, cut=True)
     _fold(canvas, arm[1], widths[1], depth)
+    if person.upper in RIBBED:
+        cuff = [along(arm, 1.7), along(arm, 1.87)]
+        canvas.limb(cuff, [widths[2]] * 2, shaded(colour, RIBBED[person.upper]), depth, cut=True)
+    if is_quilted(person, body):
+        for place in (0.3, 0.7, 1.1, 1.45):
+            x, y = along(arm, place)
+            canvas.crease([(x - 0.026, y), (x + 0.026, y)], 0.009, NEUTRAL - 30 - depth)
 
 
 def paint_upper_pattern(canvas: Canvas, person: Pedestrian, body: Body, mask: object) -> None:

@@ -28,7 +28,7 @@ def paint_details(canvas: Canvas, person: Pedestrian, body: Body) -> None:
 
 
 def _middle(body: Body) -> float:
-    return 0.014 * body.rendition.turn
+    return 0.026 * body.rendition.turn
 
 
 def _neckline(canvas: Canvas, person: Pedestrian, body: Body) -> None:
@@ -180,8 +180,8 @@ FRONT_PAINTERS = {
 
 def _back_details(canvas: Canvas, person: Pedestrian, body: Body) -> None:
     top, colour = body.shoulder_y, body.colours["upper"]
-    canvas.crease([(-0.04, top + 0.1), (-0.014, body.waist_y)], 0.008, NEUTRAL - 20)
-    canvas.crease([(0.05, top + 0.12), (0.02, body.waist_y)], 0.008, NEUTRAL - 20)
+    spine = _middle(body)
+    canvas.crease([(spine, top + 0.05), (spine * 0.6, body.waist_y)], 0.014, NEUTRAL - 10)
     if person.upper == "hoodie":
         canvas.blob(
             [

@@ -9,7 +9,7 @@ from .synthetic_body import Rendition, build_body
 from .synthetic_canvas import Canvas
 from .synthetic_figure import paint_figure
 from .synthetic_person import Pedestrian
-from .synthetic_scene import Framing, cast_shadow, paint_background, photograph
+from .synthetic_scene import Framing, cast_shadow, paint_background, photograph, texture
 
 SUPERSAMPLING = 2
 MINIMUM_SIDE = 16
@@ -36,10 +36,16 @@ def draw_pedestrian(
     body = build_body(pedestrian, rendition, rng)
     origin, scale = ([v * SUPERSAMPLING for v in pair] for pair in (framing.origin, framing.scale))
     large = tuple(side * SUPERSAMPLING for side in size)
-    canvas = Canvas(large, tuple(origin), tuple(scale), rendition.light)
+    lens = (rendition.lean, rendition.camera)
+    canvas = Canvas(large, (tuple(origin), tuple(scale)), rendition.light, lens)
     paint_figure(canvas, pedestrian, body)
     colour, coverage = canvas.finish(size, mirrored=pedestrian.view == "left")
     colour = colour * _volume(coverage, rendition.light, pedestrian.view == "left")
+    colour = (
+        colour
+        * (1 + texture(rng, size, 11) * 0.05)
+        * np.linspace(1.04, 0.9, size[1], dtype=np.float32).reshape(-1, 1, 1)
+    )
     background = paint_background(rng, size)
     feet = (framing.origin[0], framing.origin[1] + framing.scale[1] * 0.985)
     if pedestrian.view == "left":
@@ -49,9 +55,11 @@ def draw_pedestrian(
 
 
 def _headroom(pedestrian: Pedestrian) -> float:
+    """Free space above the crown in body units; a child does not fill the crop."""
+    room = 0.18 if pedestrian.age == "child" else 0.0
     if "umbrella" in pedestrian.hand_items:
-        return 0.23
-    return 0.04 if pedestrian.hat != "none" else 0.015
+        return room + 0.23
+    return room + (0.04 if pedestrian.hat != "none" else 0.015)
 
 
 def _volume(coverage: np.ndarray, light: float, mirrored: bool) -> np.ndarray:

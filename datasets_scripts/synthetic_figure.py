@@ -6,7 +6,9 @@ from .synthetic_body import Body
 from .synthetic_canvas import Canvas
 from .synthetic_clothes import paint_arm, paint_legs, paint_torso, paint_upper_pattern
 from .synthetic_details import paint_details
-from .synthetic_head import paint_back_hair, paint_head, paint_neck
+from .synthetic_hair import paint_back_hair, paint_hair
+from .synthetic_head import paint_head, paint_neck
+from .synthetic_headwear import paint_headwear
 from .synthetic_items import (
     paint_backpack,
     paint_backpack_behind,
@@ -29,6 +31,8 @@ def paint_figure(canvas: Canvas, person: Pedestrian, body: Body) -> None:
     if person.view == "back":
         paint_backpack(canvas, person, body)
     paint_head(canvas, person, body)
+    paint_hair(canvas, person, body)
+    paint_headwear(canvas, person, body)
 
 
 def _paint_upper(canvas: Canvas, person: Pedestrian, body: Body) -> None:

@@ -351,7 +351,7 @@ def _umbrella(canvas: Canvas, body: Body, hand: Point, side: int) -> None:
 
 def _box(canvas: Canvas, person: Pedestrian, body: Body) -> None:
     (lx, ly), (rx, _) = body.arms[0][2], body.arms[1][2]
-    card = ((176, 134, 88), (196, 156, 108), (226, 224, 218))[int(body.rendition.phase * 3)]
+    card = ((176, 134, 88), (196, 156, 108), (148, 108, 70))[int(body.rendition.phase * 3)]
     if person.is_side:
         left, right = rx - 0.02, rx + 0.13
     else:

@@ -53,8 +53,8 @@ class Framing:
         """A loosely centred box; `headroom` is what rises above the crown, in body units."""
         width, height = size
         fill, stretch, across, down = (float(value) for value in rng.random(4))
-        tall = height * (0.82 + 0.12 * fill) / (1.02 + headroom)
-        wide = tall * (0.86 + 0.22 * stretch)
+        tall = height * (0.85 + 0.11 * fill) / (1.02 + headroom)
+        wide = tall * (0.94 + 0.26 * stretch)
         free = height - tall * (1.02 + headroom)
         top = free * (0.3 + 0.5 * down) + tall * (headroom + 0.01)
         return cls(((0.5 + 0.1 * (across - 0.5)) * width, top), (wide, tall))
@@ -70,11 +70,12 @@ def paint_background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndar
     image = Image.new("RGB", size)
     painter(rng, image, ImageDraw.Draw(image))
     soft = image.filter(ImageFilter.GaussianBlur(size[1] * float(rng.uniform(0.002, 0.012))))
-    texture = _texture(rng, size, 12) * float(rng.uniform(3, 12))
-    return np.asarray(soft, np.float32) + texture
+    grain = texture(rng, size, 8) * float(rng.uniform(1, 6))
+    grain = grain + texture(rng, size, 40) * float(rng.uniform(0, 5))
+    return np.asarray(soft, np.float32) + grain
 
 
-def _texture(rng: np.random.Generator, size: tuple[int, int], cells: int) -> np.ndarray:
+def texture(rng: np.random.Generator, size: tuple[int, int], cells: int) -> np.ndarray:
     """Smooth noise of unit scale, (height, width, 1), about `cells` blots along the width."""
     width, height = cells, 2 * cells
     coarse = rng.standard_normal((height, width)).astype(np.float32)
@@ -244,6 +245,8 @@ def photograph(rng: np.random.Generator, scene: np.ndarray) -> Image.Image:
         An RGB picture of the same size.
     """
     height, width, _ = scene.shape
+    grey = scene.mean(axis=2, keepdims=True)
+    scene = grey + (scene - grey) * float(rng.uniform(0.62, 1.0))
     tint = 1 + rng.uniform(-0.06, 0.06, 3).astype(np.float32)
     contrast, exposure = float(rng.uniform(0.82, 1.08)), float(rng.uniform(0.84, 1.1))
     lit = (scene * tint * exposure - 118) * contrast + 118 + float(rng.uniform(-4, 12))
@@ -255,7 +258,7 @@ def photograph(rng: np.random.Generator, scene: np.ndarray) -> Image.Image:
             (width, height), Image.Resampling.BICUBIC
         )
     image = image.filter(ImageFilter.GaussianBlur(height / 256 * float(rng.uniform(0.0, 1.0))))
-    noise = rng.standard_normal((height, width, 1), np.float32) * float(rng.uniform(0.5, 5.5))
+    noise = rng.standard_normal((height, width, 1), np.float32) * float(rng.uniform(0.5, 4.5))
     image = Image.fromarray(
         np.clip(np.asarray(image, np.float32) + noise, 0, 255).astype(np.uint8), "RGB"
     )
@@ -268,4 +271,4 @@ def _compress(image: Image.Image, quality: int) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-__all__ = ["Framing", "cast_shadow", "paint_background", "photograph"]
+__all__ = ["Framing", "cast_shadow", "paint_background", "photograph", "texture"]
