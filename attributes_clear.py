@@ -6,16 +6,16 @@ All that is particular to a data set stands in its JSON file, as datasets_script
 Source: arXiv 2403.06119 has a templated pseudo-description; this template is our own.
 """
 
-import difflib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from .lexicon_clear import Lexicon
 from .phrases_clear import (
     ABSENT,
     PRESENT,
@@ -34,8 +34,9 @@ from .phrases_clear import (
     readable_name,
     require_each_once,
     sentence,
+    unknown_name,
 )
-from .query_parser_clear import Lexicon, ParsedQuery, parse_query
+from .queries_clear import ParsedQuery, QueryNames, parse_query
 
 Entry = tuple[AttributeGroup | AttributeFlag, str, Phrase]
 
@@ -203,7 +204,7 @@ class AttributeSchema:
             ValueError: if the schema has no such attribute.
         """
         if name not in self._indices:
-            raise self._unknown("name", name, "an attribute", self.attributes)
+            raise unknown_name("name", name, f"an attribute of {self.name!r}", self.attributes)
         return self._indices[name]
 
     @cached_property
@@ -219,23 +220,6 @@ class AttributeSchema:
     def part_of(self, entry: AttributeGroup | AttributeFlag, phrase: Phrase) -> str:
         """Return the name of the sentence part that an entry's phrase belongs to."""
         return phrase.part or next(p.name for p in self.parts if entry.section in p.sections)
-
-    @cached_property
-    def _attribute_of(self) -> dict[str, str]:
-        """Folded attribute name, "group value" and flag name -> attribute."""
-        names = {fold(name): name for name in self.attributes}
-        for group in self.groups:
-            names |= {fold(f"{group.name} {value}"): a for value, a in group.options.items()}
-        return names | {fold(flag.name): flag.attribute for flag in self.flags}
-
-    def _unknown(self, argument: str, got, rule: str, names: Iterable[str]) -> ValueError:
-        folded = {fold(name): name for name in names}
-        close = difflib.get_close_matches(fold(got), folded, n=3, cutoff=0.5)
-        return ValueError(
-            f"`{argument}` must name {rule} of the schema {self.name!r}, got {got!r}; "
-            f"{'closest' if close else 'for example'}: "
-            f"{', '.join(folded[name] for name in close or list(folded)[:12])}."
-        )
 
     # ---- queries ----------------------------------------------------------------------------
 
@@ -253,69 +237,12 @@ class AttributeSchema:
         Raises:
             ValueError: for an unknown name or value, a contradiction, or an empty query.
         """
-        if isinstance(query, str):
-            raise ValueError(
-                f"`query` must be a dict or a list, got {query!r}; `parse` reads text."
-            )
-        said: dict[str, int] = {}
-        items = query.items() if isinstance(query, Mapping) else map(self._named, query)
-        for key, wanted in items:
-            for attribute, label in self._labels_of(key, wanted):
-                if said.setdefault(attribute, label) != label:
-                    raise ValueError(
-                        f"`query` must not contradict itself, got {attribute} present and absent."
-                    )
-        if not said:
-            raise ValueError("`query` must name at least one attribute, got an empty query.")
-        for group in self.groups:
-            options = group.options.values()
-            if group.exclusive and PRESENT in map(said.get, options):
-                said = dict.fromkeys(options, ABSENT) | said
-        return [said.get(name, UNKNOWN) for name in self.attributes]
+        labels = self._names.labels(query)
+        return [labels.get(name, UNKNOWN) for name in self.attributes]
 
-    def _labels_of(self, key: str, wanted) -> Iterator[tuple[str, int]]:
-        """Yield the labels that one item of a query states."""
-        group = next((g for g in self.groups if fold(g.name) == fold(key)), None)
-        if group is None:
-            yield self._flag_label(key, wanted)
-            return
-        values = [wanted] if isinstance(wanted, str) else wanted
-        if not isinstance(values, (list, tuple)) or not values:
-            raise ValueError(
-                f"`query[{key!r}]` must be one or more of {', '.join(group.phrases)}, "
-                f"got {wanted!r}."
-            )
-        for word in values:
-            value = group.value_of(word)
-            if value is None:
-                raise self._unknown("query", word, f"a value of {group.name!r}", group.phrases)
-            if value in group.options:
-                yield group.options[value], PRESENT
-            else:
-                yield from ((attribute, ABSENT) for attribute in group.options.values())
-
-    def _flag_label(self, key: str, wanted) -> tuple[str, int]:
-        attribute = self._attribute_of.get(fold(key))
-        if attribute is None:
-            names = [*(entry.name for entry in (*self.groups, *self.flags)), *self.attributes]
-            raise self._unknown("query", key, "a group, flag or attribute", names)
-        if wanted not in (True, False):
-            raise ValueError(f"`query[{key!r}]` must be True or False, got {wanted!r}.")
-        return attribute, int(wanted)
-
-    def _named(self, name: str) -> tuple[str, str | bool]:
-        """Return the query item that a single name stands for."""
-        if fold(name) in self._attribute_of:
-            return name, True
-        values = [(entry.name, value) for entry, value, _ in self.entries if value]
-        found = [item for item in values if fold(name) in (fold(item[1]), fold(" ".join(item)))]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            full = ", ".join(map(" ".join, found))
-            raise ValueError(f"`query` must say which {name!r} it means, one of: {full}.")
-        names = [*(flag.name for flag in self.flags), *(v for _, v in values), *self.attributes]
-        raise self._unknown("query", name, "a flag, value or attribute", names)
+    @cached_property
+    def _names(self) -> QueryNames:
+        return QueryNames(self)
 
     def parse(self, text: str) -> ParsedQuery:
         """Match free text to the schema.

@@ -4,6 +4,7 @@ Everything here is data and small functions; `AttributeSchema` in attributes_cle
 of one data set. In JSON an entry is an object whose keys are the fields below, defaults left out.
 """
 
+import difflib
 import json
 import math
 import re
@@ -199,7 +200,7 @@ def differences(entry, default) -> dict:
     }
 
 
-def json_lines(value, indent: str = "", key: str = "", width: int = 120) -> str:
+def json_lines(value, indent: str = "", key: str = "", width: int = 140) -> str:
     """Write JSON with every object or list that fits on one line."""
     flat = json.dumps(value, ensure_ascii=False)
     if not isinstance(value, (dict, list)) or (indent and len(indent + key + flat) < width):
@@ -216,16 +217,7 @@ def json_lines(value, indent: str = "", key: str = "", width: int = 120) -> str:
     return f"{indent}{key}{ends[0]}\n" + ",\n".join(rows) + f"\n{indent}{ends[1]}"
 
 
-def require_each_once(what: str, found: Sequence[str], wanted: Iterable[str]) -> None:
-    """Raise unless `found` has every wanted name exactly once and no other."""
-    wrong = {name for name in found if found.count(name) > 1} | (set(found) ^ set(wanted))
-    if wrong:
-        raise ValueError(
-            f"`{what}` must have every name exactly once, got none or several of {sorted(wrong)}."
-        )
-
-
-# ---- sentences ------------------------------------------------------------------------------
+# ---- names ------------------------------------------------------------------------------------
 
 
 def fold(name: str) -> str:
@@ -246,6 +238,29 @@ def readable_name(attribute: str) -> str:
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=\d)|[./]", " ", attribute)
     return fold(spaced)
+
+
+def require_each_once(what: str, found: Sequence[str], wanted: Iterable[str]) -> None:
+    """Raise unless `found` has every wanted name exactly once and no other."""
+    wrong = {name for name in found if found.count(name) > 1} | (set(found) ^ set(wanted))
+    if wrong:
+        raise ValueError(
+            f"`{what}` must have every name exactly once, got none or several of {sorted(wrong)}."
+        )
+
+
+def unknown_name(argument: str, got, rule: str, names: Iterable[str]) -> ValueError:
+    """Return the error for a name that is not among `names`, with the closest of them."""
+    folded = {fold(name): name for name in names}
+    close = difflib.get_close_matches(fold(got), folded, n=3, cutoff=0.5)
+    shown = [folded[name] for name in close] or list(folded.values())[:12]
+    return ValueError(
+        f"`{argument}` must name {rule}, got {got!r}; "
+        f"{'closest' if close else 'for example'}: {', '.join(shown)}."
+    )
+
+
+# ---- sentences ------------------------------------------------------------------------------
 
 
 def join_words(items: Sequence[str]) -> str:
