@@ -168,9 +168,9 @@ class Synthetic(GeneratorBasedBuilder):
 
 
 def encode(image: Image.Image, kind: str) -> bytes:
-    """The bytes of a picture file."""
+    """The bytes of a picture file; `kind` is "PNG" or "JPEG"."""
     buffer = io.BytesIO()
-    image.save(buffer, kind)
+    image.save(buffer, kind, quality=92)
     return buffer.getvalue()
 
 
@@ -216,7 +216,8 @@ def _parser() -> argparse.ArgumentParser:
             "labels.csv has one row per crop: the file, a description, the PETA attributes that "
             "are drawn (`present`) and those that a drawing cannot show (`unknown`); all others "
             "are absent. The same seed always gives the same crops, and a larger --count only "
-            "adds to them. Example: --output crops --count 40 --contact-sheet crops.png"
+            "adds to them. Example: --output crops --count 40 --contact-sheet crops.png . The "
+            "repository's own samples: --output assets/samples --count 12 --seed 2936 --format jpg"
         ),
     )
     parser.add_argument("--output", type=Path, required=True, help="folder for crops, labels.csv")

@@ -298,7 +298,8 @@ def _side_arm(person: Pedestrian, shoulder: Point, reach: float, swing: float) -
     if person.right_hand == "luggage":
         return _swung_arm(shoulder, reach, -0.5)
     if person.right_hand != "nothing":
-        return _swung_arm(shoulder, reach, 0.4 * swing)
+        # Before a messenger bag at the hip, so that neither hides the other.
+        return _swung_arm(shoulder, reach, 0.42 if person.messenger_bag else 0.4 * swing)
     return _swung_arm(shoulder, reach, swing)
 
 

@@ -11,6 +11,19 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
+# Period and width in body units, and how much of the second colour a band holds (of 255).
+BANDS = {
+    "thin_stripes": (0.031, 0.012, 255),
+    "pinstripes": (0.031, 0.009, 255),
+    "thick_stripes": (0.09, 0.045, 255),
+    "plaid": (0.052, 0.02, 150),
+}
+BANDS_UPRIGHT = {
+    "thin_stripes": (False,),
+    "pinstripes": (True,),
+    "thick_stripes": (False,),
+    "plaid": (True, False),
+}
 NEUTRAL = 128  # shade value that leaves a colour as it is
 
 
@@ -148,35 +161,23 @@ class Canvas:
         self._mask = None
 
     def pattern(self, mask: Image.Image, kind: str, colour: Colour, phase: float) -> None:
-        """Stripes or plaid in a second colour over what `mask` covers."""
+        """Stripes (pinstripes are upright) or plaid in a second colour over what `mask` covers."""
         weave = Image.new("L", self.size, 0)
-        draw = ImageDraw.Draw(weave)
-        if kind == "plaid":
-            self._bands(draw, 0.052, 0.02, phase, vertical=True, fill=150)
-            crossing = Image.new("L", self.size, 0)
-            self._bands(ImageDraw.Draw(crossing), 0.052, 0.02, phase, vertical=False, fill=150)
-            weave = ImageChops.add(weave, crossing)
-        else:
-            period, width = (0.09, 0.045) if kind == "thick_stripes" else (0.031, 0.012)
-            self._bands(draw, period, width, phase, vertical=False, fill=255)
+        for upright in BANDS_UPRIGHT[kind]:
+            weave = ImageChops.add(weave, self._bands(kind, phase, upright))
         self.albedo.paste((*colour, 255), mask=ImageChops.multiply(weave, mask))
 
-    def _bands(
-        self,
-        draw: ImageDraw.ImageDraw,
-        period: float,
-        width: float,
-        phase: float,
-        *,
-        vertical,
-        fill,
-    ) -> None:
+    def _bands(self, kind: str, phase: float, upright: bool) -> Image.Image:
+        period, width, fill = BANDS[kind]
         step, thickness = self.length(period), max(1, round(self.length(width)))
-        across, along = (self.size[0], self.size[1]) if vertical else (self.size[1], self.size[0])
+        across, along = self.size if upright else self.size[::-1]
+        bands = Image.new("L", self.size, 0)
+        draw = ImageDraw.Draw(bands)
         for index in range(math.ceil(across / step) + 1):
-            place = round((index + phase - 1) * step)
-            box = (place, 0, place + thickness - 1, along)
-            draw.rectangle(box if vertical else (0, place, along, place + thickness - 1), fill=fill)
+            start = round((index + phase - 1) * step)
+            end = start + thickness - 1
+            draw.rectangle((start, 0, end, along) if upright else (0, start, along, end), fill=fill)
+        return bands
 
     def finish(self, size: tuple[int, int], mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
         """Reduce to `size` and apply the shade.

@@ -57,9 +57,8 @@ def paint_legs(canvas: Canvas, person: Pedestrian, body: Body) -> None:
                 _paint_trouser_leg(canvas, person, body, body.legs[index], depth)
             _paint_seat(canvas, person, body)
     if person.lower_pattern != "plain":
-        canvas.pattern(
-            mask, person.lower_pattern, body.colours["lower_second"], body.rendition.phase
-        )
+        kind = "pinstripes" if person.lower_pattern == "thin_stripes" else person.lower_pattern
+        canvas.pattern(mask, kind, body.colours["lower_second"], body.rendition.phase)
     if person.footwear == "boots" and person.lower != "long_skirt":
         for index, depth in zip(order, depths, strict=True):
             _paint_boot_shaft(canvas, body, body.legs[index], depth)

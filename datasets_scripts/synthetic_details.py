@@ -23,7 +23,7 @@ def paint_details(canvas: Canvas, person: Pedestrian, body: Body) -> None:
         _back_details(canvas, person, body)
     else:
         _side_details(canvas, person, body)
-    if person.logo:
+    if person.logo and not person.is_side:
         _print(canvas, person, body)
 
 
@@ -258,9 +258,9 @@ def _side_details(canvas: Canvas, person: Pedestrian, body: Body) -> None:
 
 def _print(canvas: Canvas, person: Pedestrian, body: Body) -> None:
     colour = body.colours["upper_second"]
-    x = _middle(body) if not person.is_side else 0.02
+    x = _middle(body)
     y = body.shoulder_y + 0.115
-    wide = 0.036 if person.is_side else 0.05
+    wide = 0.05
     style = int(body.rendition.variant * 3)
     if style == 0:
         canvas.ellipse((x, y), (wide * 0.86, 0.042), colour)

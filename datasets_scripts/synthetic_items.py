@@ -158,10 +158,12 @@ def paint_messenger_bag(canvas: Canvas, person: Pedestrian, body: Body) -> None:
     colour, top = body.colours["bag"], body.shoulder_y
     y = body.hip_y - 0.015
     if person.is_side:
-        strap = [(0.012, top - 0.016), (0.02, top + 0.12), (-0.02, y - 0.03)]
-        x = -0.02
+        x = -0.075 if person.hand_items else -0.02
+        strap = [(0.012, top - 0.016), (0.02, top + 0.12), (x, y - 0.03)]
     else:
         side = 1 if body.rendition.variant > 0.5 else -1
+        if person.hand_items:  # on the side of the free hand
+            side = 1 if person.right_hand == "nothing" else -1
         strap = [
             (-side * body.shoulder * 0.5, top - 0.012),
             (0, top + 0.12),

@@ -80,7 +80,8 @@ def _upper(person: Pedestrian) -> dict[str, bool | None]:
     worn = {person.upper_colour}
     if person.upper_pattern != "plain":
         worn.add(person.upper_second_colour)
-    bag_on_print = person.backpack and person.view != "front"
+    # A print is on chest or back; an arm or a backpack covers it.
+    print_hidden = person.is_side or (person.backpack and person.view == "back")
     return {
         **_upper_style(person),
         "upperBodyTshirt": upper == "tshirt",
@@ -97,7 +98,7 @@ def _upper(person: Pedestrian) -> dict[str, bool | None]:
         "upperBodyPlaid": person.upper_pattern == "plaid",
         "upperBodyThinStripes": person.upper_pattern == "thin_stripes",
         "upperBodyThickStripes": person.upper_pattern == "thick_stripes",
-        "upperBodyLogo": None if bag_on_print else person.logo,
+        "upperBodyLogo": None if print_hidden else person.logo,
         **_colours("upperBody", worn),
     }
 

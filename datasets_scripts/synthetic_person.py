@@ -166,8 +166,8 @@ class Pedestrian:
     def describe(self) -> str:
         """One readable line.
 
-        >>> Pedestrian(backpack=True).describe()[:51]
-        'male adult, front view, short brown hair, grey tshi'
+        >>> Pedestrian().describe()
+        'male adult, front view, short brown hair, grey tshirt, black trousers, black shoes'
         """
         hair = (
             "bald" if self.hair_length == "bald" else f"{self.hair_length} {self.hair_colour} hair"

@@ -6,8 +6,8 @@ import numpy as np
 
 from .synthetic_person import BARE_LEGGED, COLOURS, SLEEVES_OF, Pedestrian
 
-UPPER_COLOURS = dict(zip(COLOURS, (22, 13, 7, 7, 13, 4, 6, 6, 9, 14, 5), strict=True))
-LOWER_COLOURS = dict(zip(COLOURS, (26, 10, 14, 5, 20, 2, 3, 3, 4, 12, 2), strict=True))
+UPPER_COLOURS = dict(zip(COLOURS, (30, 13, 7, 7, 14, 4, 5, 5, 8, 14, 4), strict=True))
+LOWER_COLOURS = dict(zip(COLOURS, (34, 10, 13, 5, 20, 2, 3, 3, 4, 11, 2), strict=True))
 BRIGHT_COLOURS = dict(zip(COLOURS, (12, 12, 8, 8, 8, 7, 8, 7, 10, 12, 7), strict=True))
 SHOE_COLOURS = dict(zip(COLOURS, (20, 6, 12, 3, 12, 3, 4, 3, 7, 25, 3), strict=True))
 LEATHER_COLOURS = {"black": 66, "brown": 27, "grey": 4, "red": 3}
@@ -133,7 +133,7 @@ ALIKE = (
 
 def _contrasting(rng: np.random.Generator, colour: str) -> str:
     weights = {
-        other: 6 if other in ("white", "black") else 1
+        other: {"black": 5, "white": 3}.get(other, 1)
         for other in COLOURS
         if other != colour and {other, colour} not in ALIKE
     }
@@ -247,7 +247,9 @@ def _sample_luggage(rng: np.random.Generator, traits: dict) -> dict:
     return {
         "backpack": back == "backpack",
         "messenger_bag": back == "messenger",
-        "logo": traits.get("logo", False) and not (back == "backpack" and view != "front"),
+        "logo": traits.get("logo", False)
+        and view not in ("left", "right")
+        and not (back == "backpack" and view == "back"),
         "bag_colour": _contrasting(rng, traits["upper_colour"]),
         "box": held == "box",
         side: held if held != "box" else "nothing",

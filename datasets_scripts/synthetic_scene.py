@@ -246,10 +246,10 @@ def photograph(rng: np.random.Generator, scene: np.ndarray) -> Image.Image:
     """
     height, width, _ = scene.shape
     grey = scene.mean(axis=2, keepdims=True)
-    scene = grey + (scene - grey) * float(rng.uniform(0.62, 1.0))
+    scene = grey + (scene - grey) * float(rng.uniform(0.5, 0.95))
     tint = 1 + rng.uniform(-0.06, 0.06, 3).astype(np.float32)
-    contrast, exposure = float(rng.uniform(0.82, 1.08)), float(rng.uniform(0.84, 1.1))
-    lit = (scene * tint * exposure - 118) * contrast + 118 + float(rng.uniform(-4, 12))
+    contrast, exposure = float(rng.uniform(0.86, 1.3)), float(rng.uniform(0.82, 1.06))
+    lit = (scene * tint * exposure - 112) * contrast + 112 + float(rng.uniform(-6, 10))
     image = Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8), "RGB")
     if rng.random() < 0.35:
         share = float(rng.uniform(0.5, 0.85))
