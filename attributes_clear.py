@@ -69,7 +69,7 @@ class AttributeSchema:
     groups: tuple[AttributeGroup, ...] = ()
     flags: tuple[AttributeFlag, ...] = ()
     parts: tuple[SentencePart, ...] = (SentencePart("person", noun="person"),)
-    about: str = ""
+    about: tuple[str, ...] = ()
 
     # ---- building ---------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ class AttributeSchema:
         """Return plain JSON types: lists wherever the order counts, so that keys may be sorted."""
         return {
             "name": self.name,
-            "about": self.about,
+            "about": list(self.about),
             "parts": [differences(part, SentencePart("")) for part in self.parts],
             "groups": [group.to_dict() for group in self.groups],
             "flags": [flag.to_dict() for flag in self.flags],
@@ -174,7 +174,7 @@ class AttributeSchema:
         """
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (ValueError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             message = f"`path` must be the JSON file of a schema, got {str(path)!r}: {error}"
             raise ValueError(message) from error
 

@@ -206,9 +206,9 @@ def json_lines(value, indent: str = "", key: str = "", width: int = 140) -> str:
     if not isinstance(value, (dict, list)) or (indent and len(indent + key + flat) < width):
         return indent + key + flat
     deeper = indent + "  "
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        body = textwrap.fill(flat[1:-1], width, initial_indent=deeper, subsequent_indent=deeper)
-        return f"{indent}{key}[\n{body}\n{indent}]"
+    if isinstance(value, list) and not re.search(r"[\s{\[]", "".join(map(str, value))):
+        layout = {"initial_indent": deeper, "subsequent_indent": deeper, "break_on_hyphens": False}
+        return f"{indent}{key}[\n{textwrap.fill(flat[1:-1], width, **layout)}\n{indent}]"
     if isinstance(value, list):
         rows, ends = [json_lines(item, deeper) for item in value], "[]"
     else:

@@ -151,6 +151,7 @@ class Reader:
         here = [t for t in token.targets if self.head and t.part in self.head.parts]
         if len(token.targets) == 1 or here:
             self._say(at, here or token.targets)
+            self.joined = False  # "blue and blond hair": the run goes on
         else:
             self._adjective(at, token)
 
@@ -291,6 +292,10 @@ def parse_query(lexicon: Lexicon, text: str) -> ParsedQuery:
 
     Raises:
         ValueError: if nothing is understood.
+
+    >>> from clear_par.attributes_clear import AttributeSchema
+    >>> AttributeSchema.from_names(["hat", "bag"]).parse("a tall man without a hat")
+    ParsedQuery(query={'hat': False}, not_understood=('tall man',))
     """
     reader = Reader(lexicon, list(lexicon.tokens(split_words(text))))
     reader.read()
