@@ -22,9 +22,13 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, is_peft_available
 
 from .configuration_clear import ClearConfig
+
+if is_peft_available():
+    # Registers the adapters with PEFT, and makes their file travel with a saved model.
+    from .peft_clear import ClearAdapterConfig  # noqa: F401
 
 UNKNOWN = -100  # a label that is not known: ignored by losses and metrics, unsaid in a query
 
@@ -524,8 +528,8 @@ class ClearModel(ClearForAttributeRecognition):
 
     @property
     def is_retrieval_ready(self) -> bool:
-        """Whether a retrieval adapter fills the slots."""
-        return not isinstance(self.visual_projection, nn.Identity)
+        """Whether an active retrieval adapter fills the slots."""
+        return getattr(self.visual_projection, "is_filled", False)
 
     def encode_text(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
@@ -555,6 +559,7 @@ class ClearModel(ClearForAttributeRecognition):
         self,
         pixel_values: torch.Tensor | None = None,
         features: torch.Tensor | None = None,
+        adapter_names: list[str] | None = None,
         **kwargs,
     ) -> torch.Tensor:
         """Image embeddings of the joint space.
@@ -562,12 +567,13 @@ class ClearModel(ClearForAttributeRecognition):
         Args:
             pixel_values: (batch, 3, image_height, image_width), normalised; or
             features: (batch, feature_dim) of `extract_features`, computed before.
+            adapter_names: the adapter of each image; None: the active one.
         Returns: (batch, embed_dim), unit length.
         """
         self._require_adapter()
         if features is None:
             features = self.extract_features(pixel_values)
-        return functional.normalize(self.visual_projection(features), dim=-1)
+        return functional.normalize(self.visual_projection(features, adapter_names), dim=-1)
 
     def get_query_features(
         self,
@@ -575,6 +581,7 @@ class ClearModel(ClearForAttributeRecognition):
         attention_mask: torch.Tensor | None = None,
         query_attributes: torch.Tensor | None = None,
         text_embeds: torch.Tensor | None = None,
+        adapter_names: list[str] | None = None,
         **kwargs,
     ) -> torch.Tensor:
         """Query embeddings of the joint space: soft and hard halves side by side.
@@ -583,25 +590,34 @@ class ClearModel(ClearForAttributeRecognition):
             input_ids, attention_mask: (queries, tokens) of the pseudo-descriptions; or
             text_embeds: (queries, hidden_size) of `encode_text`, computed before.
             query_attributes: (queries, attributes) of 1 present, 0 absent, -100 unsaid.
-        Returns: (queries, embed_dim), unit length.
+            adapter_names: the adapter of each query; None: the active one.
+        Returns: (queries, embed_dim), unit length; a half that the adapter does not have is empty.
+        Raises: ValueError when a half that the adapter has is not given.
         """
         self._require_adapter()
-        if text_embeds is None and input_ids is not None:
-            text_embeds = self.encode_text(input_ids, attention_mask)
-        halves = []
+        slots = {"input_ids": self.text_projection, "query_attributes": self.attribute_projection}
+        needed = [name for name, slot in slots.items() if slot.reads_input(adapter_names)]
+        given = {}
         if text_embeds is not None:
-            halves.append(self.text_projection(text_embeds.to(self.dtype)))
+            given["input_ids"] = text_embeds
+        elif input_ids is not None and "input_ids" in needed:
+            given["input_ids"] = self.encode_text(input_ids, attention_mask)
         if query_attributes is not None:
             signed = torch.where(query_attributes == UNKNOWN, 0, 2 * query_attributes - 1)
-            halves.append(self.attribute_projection(signed.to(self.dtype)))
-        if not halves:
-            raise ValueError("`queries` are missing: give `input_ids`, `query_attributes` or both.")
+            given["query_attributes"] = signed
+        missing = [name for name in needed if name not in given]
+        if missing:
+            raise ValueError(
+                f"{' and '.join(f'`{name}`' for name in missing)} must be given: the retrieval "
+                "adapter reads them, got None. Set `query_kind` of ClearProcessor to the adapter's."
+            )
+        halves = [slots[n](half.to(self.dtype), adapter_names) for n, half in given.items()]
         return functional.normalize(torch.cat(halves, dim=-1), dim=-1)
 
     def _require_adapter(self) -> None:
         if not self.is_retrieval_ready:
             raise ValueError(
-                "Retrieval needs an adapter and none is loaded: call "
+                "Retrieval needs an active adapter, got none: call "
                 '`model.load_adapter("adapters/peta")` (a folder or a Hub id) first.'
             )
 
@@ -614,9 +630,10 @@ class ClearModel(ClearForAttributeRecognition):
         attention_mask: torch.Tensor | None = None,
         query_attributes: torch.Tensor | None = None,
         text_embeds: torch.Tensor | None = None,
+        adapter_names: list[str] | None = None,
         **kwargs,
     ) -> ClearOutput:
-        """Recognise attributes and, when an adapter is loaded, embed images and queries.
+        """Recognise attributes and, when an adapter is active, embed images and queries.
 
         Args: those of `ClearForAttributeRecognition.forward`, `get_image_features` and
             `get_query_features`; each part runs when its inputs are given.
@@ -628,12 +645,12 @@ class ClearModel(ClearForAttributeRecognition):
         if features is not None:
             logits = self.classifier(features)
             if self.is_retrieval_ready:
-                image_embeds = self.get_image_features(features=features)
+                image_embeds = self.get_image_features(None, features, adapter_names)
         if labels is not None:
             loss = self.recognition_loss(logits, labels)
         if any(given is not None for given in (input_ids, query_attributes, text_embeds)):
             query_embeds = self.get_query_features(
-                input_ids, attention_mask, query_attributes, text_embeds
+                input_ids, attention_mask, query_attributes, text_embeds, adapter_names
             )
         return ClearOutput(
             loss=loss,

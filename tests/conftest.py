@@ -28,3 +28,57 @@ def shared_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the shared data folder, not found at {folder}; set CLEAR_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_micro_config():
+    """A function that builds the smallest ClearConfig with every part on, fields replaced."""
+    from transformers import BertConfig
+
+    from clear_par.configuration_clear import ClearConfig
+
+    def make(**changes) -> ClearConfig:
+        text_config = BertConfig(
+            vocab_size=50,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=32,
+        )
+        sizes = {
+            "image_height": 32,
+            "image_width": 32,
+            "local_window_size": 4,
+            "local_embed_dim": 8,
+            "local_depths": (2, 2),
+            "local_num_heads": (1, 2),
+            "global_patch_size": 8,
+            "global_embed_dim": 16,
+            "global_depth": 2,
+            "global_num_heads": 2,
+            "fusion_embed_dim": 16,
+            "fusion_num_heads": 2,
+            "text_config": text_config,
+            "id2label": dict(enumerate(["hat", "glasses", "backpack", "female", "skirt", "red"])),
+        }
+        return ClearConfig(**{**sizes, **changes})
+
+    return make
+
+
+@pytest.fixture
+def micro_config(make_micro_config):
+    """The smallest ClearConfig with every part on: six attributes, a language model of 16."""
+    return make_micro_config()
+
+
+@pytest.fixture
+def micro_model(micro_config):
+    """A ClearModel of `micro_config`, the same random weights each time, in evaluation mode."""
+    import torch
+
+    from clear_par.modeling_clear import ClearModel
+
+    torch.manual_seed(0)
+    return ClearModel(micro_config).eval()
