@@ -11,6 +11,34 @@ AUTO_MAP = {
     "AutoConfig": "configuration_clear.ClearConfig",
     "AutoModel": "modeling_clear.ClearModel",
     "AutoModelForImageClassification": "modeling_clear.ClearForAttributeRecognition",
+    "AutoImageProcessor": "processing_clear.ClearImageProcessor",
+    "AutoProcessor": "processing_clear.ClearProcessor",
+}
+
+# Named sizes; ClearConfig.preset(name) builds one.
+PRESETS = {
+    "clear-tiny": {  # the default checkpoint: 7.5 M parameters, made for two processor cores
+        "image_height": 128,
+        "image_width": 64,
+        "local_embed_dim": 32,
+        "local_window_size": 4,
+        "local_depths": (2, 2, 4, 2),
+        "local_num_heads": (1, 2, 4, 8),
+        "global_patch_size": 16,
+        "global_embed_dim": 256,
+        "global_depth": 4,
+        "global_num_heads": 4,
+    },
+    "clear-small": {  # Swin-T and ViT-S
+        "local_embed_dim": 96,
+        "local_depths": (2, 2, 6, 2),
+        "local_num_heads": (3, 6, 12, 24),
+        "global_patch_size": 16,
+        "global_embed_dim": 384,
+        "global_depth": 12,
+        "global_num_heads": 6,
+    },
+    "clear-base": {},  # the paper's: Swin-B and EVA-L, the defaults of ClearConfig
 }
 
 
@@ -96,6 +124,17 @@ class ClearConfig(PreTrainedConfig):
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
         super().__post_init__(**kwargs)
         self._validate()
+
+    @classmethod
+    def preset(cls, name: str, **overrides) -> "ClearConfig":
+        """The configuration of a named size, with some fields replaced.
+
+        >>> ClearConfig.preset("clear-tiny", num_labels=35).feature_dim
+        512
+        """
+        if name not in PRESETS:
+            raise ValueError(f"`name` must be one of {', '.join(PRESETS)}, got {name!r}.")
+        return cls(**{**PRESETS[name], **overrides})
 
     @property
     def local_widths(self) -> list[int]:
@@ -183,4 +222,4 @@ class ClearConfig(PreTrainedConfig):
 
 ClearConfig.register_for_auto_class()
 
-__all__ = ["ClearConfig"]
+__all__ = ["PRESETS", "ClearConfig"]

@@ -392,15 +392,17 @@ class ClearPreTrainedModel(PreTrainedModel):
         return any(flags) or (global_branch is not None and global_branch.grad_checkpointing)
 
     def save_pretrained(self, save_directory, state_dict=None, **kwargs):
-        """Save; a tensor whose values half precision holds exactly is stored in half the space.
+        """Save; a part whose values half precision holds exactly is stored in half the space.
 
         Nothing is lost: loading restores the model's own type with the same values. The language
         model (rounded once, then frozen) is stored so, and every model after `round_to_half`.
         """
         state_dict = dict(self.state_dict() if state_dict is None else state_dict)
-        for name, tensor in state_dict.items():
-            if tensor.dtype == torch.float32 and torch.equal(tensor.half().float(), tensor):
-                state_dict[name] = tensor.half()
+        for part in {name.split(".")[0] for name in state_dict}:
+            tensors = {n: t for n, t in state_dict.items() if n.split(".")[0] == part}
+            halves = {n: t.half() for n, t in tensors.items() if t.dtype == torch.float32}
+            if all(torch.equal(half.float(), tensors[n]) for n, half in halves.items()):
+                state_dict.update(halves)
         return super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
 
     @torch.no_grad()

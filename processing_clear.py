@@ -1,0 +1,229 @@
+"""ClearProcessor: images and attribute queries in, tensors out; probabilities in, names out.
+
+Sources: the resize of the authors' public code (PIL, bilinear, ImageNet statistics); the queries of
+arXiv 2403.06119: `hard` attribute vector, attribute `words`, `soft` pseudo-description.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageOps
+from transformers import BatchFeature, ProcessorMixin
+from transformers.image_processing_backends import PilBackend
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, load_image
+
+from .attributes_clear import AttributeSchema
+
+QUERY_KINDS = ("hard", "words", "soft", "soft+hard")
+
+
+class ClearImageProcessor(PilBackend):
+    """Resize with PIL, then normalise: the very numbers of the authors' torchvision transform.
+
+    transformers' default back end resizes tensors, which differs by up to two grey levels.
+    """
+
+    resample = Image.Resampling.BILINEAR
+    image_mean = IMAGENET_DEFAULT_MEAN
+    image_std = IMAGENET_DEFAULT_STD
+    size = {"height": 256, "width": 128}
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+
+    def process_image(self, image, do_convert_rgb=None, input_data_format=None, **kwargs):
+        """One image of any size and mode: (3, height, width) of 0..255."""
+        return np.moveaxis(np.asarray(to_rgb(image)), -1, 0)
+
+
+class ClearProcessor(ProcessorMixin):
+    """Prepares what CLEAR reads and reads what CLEAR answers.
+
+    Args:
+        image_processor: any image processor of transformers; `for_schema` makes the right one.
+        tokenizer: the language model's; None: hard queries only.
+        schema: AttributeSchema, or its `to_dict()`.
+        query_kind: "hard", "words", "soft" or "soft+hard"; what `queries` are turned into.
+        max_query_tokens: longer pseudo-descriptions are an error, never cut.
+    """
+
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        schema: AttributeSchema | Mapping | None = None,
+        query_kind: str = "soft+hard",
+        max_query_tokens: int = 128,
+    ):
+        super().__init__(image_processor, tokenizer)
+        if query_kind not in QUERY_KINDS:
+            raise ValueError(f"`query_kind` must be one of {QUERY_KINDS}, got {query_kind!r}.")
+        if schema is None:
+            raise ValueError("`schema` must be an AttributeSchema or its dict, got None.")
+        is_dict = isinstance(schema, Mapping)
+        self.schema = AttributeSchema.from_dict(schema) if is_dict else schema
+        self.query_kind = query_kind
+        self.max_query_tokens = max_query_tokens
+
+    @classmethod
+    def for_schema(
+        cls, schema: AttributeSchema, image_height: int, image_width: int, tokenizer=None, **kwargs
+    ) -> "ClearProcessor":
+        """The processor of a new model: PIL bilinear resize, ImageNet mean and deviation."""
+        size = {"height": image_height, "width": image_width}
+        image_processor = ClearImageProcessor(size=size)
+        return cls(image_processor, tokenizer, schema, **kwargs)
+
+    def check_argument_for_proper_class(self, argument_name, argument):
+        """As in the parent; a processor without a tokenizer is one for hard queries."""
+        if argument_name == "tokenizer" and argument is None:
+            return type(None)
+        return super().check_argument_for_proper_class(argument_name, argument)
+
+    def to_dict(self) -> dict:
+        """Plain JSON types; the schema written out."""
+        schema, self.schema = self.schema, self.schema.to_dict()
+        try:
+            return super().to_dict()
+        finally:
+            self.schema = schema
+
+    def __call__(
+        self, images=None, queries=None, labels=None, return_tensors: str | None = None, **kwargs
+    ) -> BatchFeature:
+        """Prepare images, queries, or both.
+
+        Args:
+            images: one image or a list: PIL images of any size and mode, arrays (height, width,
+                3) or (height, width) of 0..255, paths or URLs.
+            queries: one query or a list of them; a query is a dict ({"upper colour": "red",
+                "backpack": True}), free text ("woman with a red top and a backpack"), or, inside
+                a list, a list of names (["backpack", "hat"]). Of text, what means nothing to the
+                schema is warned of.
+            labels: instead of queries: label rows of 1, 0 and -100, (queries, attributes).
+            return_tensors: "pt" or "np"; None: lists.
+        Returns: BatchFeature with pixel_values (batch, 3, height, width), normalised; and, by
+            query kind, input_ids and attention_mask (queries, tokens), query_attributes
+            (queries, attributes) of 1, 0 and -100.
+        Raises: ValueError for a query that is empty or names what the schema does not know.
+        """
+        if images is None and queries is None and labels is None:
+            raise ValueError("`images`, `queries` or `labels` must be given, got none of them.")
+        if queries is not None and labels is not None:
+            raise ValueError("`queries` and `labels` are two forms of one thing: give one of them.")
+        data = {}
+        if images is not None:
+            images = [to_rgb(image) for image in as_list(images)]
+            data.update(self.image_processor(images, return_tensors=return_tensors, **kwargs))
+        if queries is not None:
+            labels = [self.query_values(query) for query in as_list(queries)]
+        if labels is not None:
+            data.update(self._prepare_queries(labels, return_tensors))
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def query_values(self, query: str | Mapping | Sequence[str]) -> list[int]:
+        """One query of any form as a label row: 1 wanted, 0 unwanted, -100 unsaid."""
+        if isinstance(query, str):
+            parsed = self.schema.parse(query)
+            if parsed.not_understood:
+                warnings.warn(
+                    f"Not understood in the query {query!r}: {', '.join(parsed.not_understood)}. "
+                    f"Understood: {parsed.query}.",
+                    stacklevel=3,
+                )
+            query = parsed.query
+        return self.schema.query_values(query)
+
+    def describe(self, query: str | Mapping | Sequence[str]) -> str:
+        """The text that the language model reads for this query."""
+        return self._text(self.query_values(query))
+
+    def _text(self, values: Sequence[int]) -> str:
+        say = self.schema.words if self.query_kind == "words" else self.schema.describe
+        return say(values)
+
+    def _prepare_queries(self, labels: Sequence[Sequence[int]], return_tensors) -> dict:
+        data = {}
+        if self.query_kind != "hard":
+            if self.tokenizer is None:
+                raise ValueError(
+                    f'`query_kind` {self.query_kind!r} needs a tokenizer; use "hard" without one.'
+                )
+            tokens = self.tokenizer(
+                [self._text(values) for values in labels], padding=True, return_tensors="np"
+            )
+            if tokens["input_ids"].shape[1] > self.max_query_tokens:
+                raise ValueError(
+                    f"`queries` must be at most {self.max_query_tokens} tokens long, got "
+                    f"{tokens['input_ids'].shape[1]}. Name fewer attributes."
+                )
+            data = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+        if self.query_kind in ("hard", "soft+hard"):
+            data["query_attributes"] = np.asarray(labels, dtype=np.int64)
+        return data if return_tensors else {name: array.tolist() for name, array in data.items()}
+
+    def decode(self, logits, threshold: float = 0.5) -> list[dict]:
+        """Name what the model saw.
+
+        Args:
+            logits: (batch, attributes) of the recognition head, or one row.
+            threshold: a flag is said to be present above this probability (strictly).
+        Returns: for each image {group: (value, probability), flag: (bool, probability)}.
+        """
+        logits = logits.detach().float().cpu().numpy() if hasattr(logits, "detach") else logits
+        logits = np.atleast_2d(np.asarray(logits, dtype=np.float64))
+        probabilities = 1 / (1 + np.exp(-logits))
+        return [self.schema.decode(row, threshold) for row in probabilities]
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of all tensors that the model may read."""
+        return ["pixel_values", "input_ids", "attention_mask", "query_attributes"]
+
+
+def as_list(one_or_many) -> list:
+    """A list, tuple or (batch, ...) array as a list; anything else is one item."""
+    many = isinstance(one_or_many, (list, tuple)) or getattr(one_or_many, "ndim", 0) == 4
+    items = list(one_or_many) if many else [one_or_many]
+    if not items:
+        raise ValueError("`images` and `queries` must not be empty, got an empty list.")
+    return items
+
+
+def to_rgb(image) -> Image.Image:
+    """Any image as PIL RGB: what is transparent becomes white, 16 bits become 8.
+
+    Args:
+        image: PIL image; array (height, width) or (height, width, 1 | 3 | 4) of uint8; path or URL.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        image = load_image(str(image))
+    elif not isinstance(image, Image.Image):
+        image = array_to_image(np.asarray(image))
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def array_to_image(array: np.ndarray) -> Image.Image:
+    """Array of grey levels or channels-last colours, 0..255, as an image."""
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4):
+        raise ValueError(
+            "`images` must be PIL images, paths, or uint8 arrays (height, width[, 1 | 3 | 4]), got "
+            f"{array.dtype} {array.shape}."
+        )
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and channels == 1 else array)
+
+
+ClearImageProcessor.register_for_auto_class()
+ClearProcessor.register_for_auto_class()
+
+__all__ = ["QUERY_KINDS", "ClearImageProcessor", "ClearProcessor"]

@@ -1,0 +1,1 @@
+"""What train.py is made of: settings, crops, and the two stages."""

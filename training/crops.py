@@ -1,0 +1,129 @@
+"""Crops for training: decoded once, augmented deterministically.
+
+Augmentation of the authors' public code (pad with black, random crop, flip), with brightness,
+contrast and erasing as options for training from scratch.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from ..processing_clear import ClearProcessor, to_rgb
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of one crop; all draws come from (seed, epoch, index).
+
+    padding: pixels. jitter: largest relative change. erasing: probability.
+    """
+
+    seed: int = 0
+    padding: int = 5
+    jitter: float = 0.2
+    erasing: float = 0.25
+
+    def __call__(self, crop: np.ndarray, epoch: int, index: int) -> np.ndarray:
+        """Shape: (height, width, 3) uint8 -> the same."""
+        rng = np.random.default_rng([self.seed, epoch, index])
+        crop = self._shift(crop, rng)
+        if rng.random() < 0.5:
+            crop = crop[:, ::-1]
+        if self.jitter:
+            brightness, contrast = 1 + self.jitter * rng.uniform(-1, 1, size=2)
+            mean = crop.mean()
+            changed = (crop - mean) * contrast + mean * brightness
+            crop = changed.clip(0, 255).astype(np.uint8)
+        if rng.random() < self.erasing:
+            crop = self._erase(crop, rng)
+        return crop
+
+    def _shift(self, crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        height, width, _ = crop.shape
+        pad = self.padding
+        padded = np.pad(crop, ((pad, pad), (pad, pad), (0, 0)))
+        top, left = rng.integers(0, 2 * pad + 1, size=2)
+        return padded[top : top + height, left : left + width]
+
+    @staticmethod
+    def _erase(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        height, width, _ = crop.shape
+        area, ratio = rng.uniform(0.02, 0.2) * height * width, rng.uniform(0.5, 2.0)
+        rows = min(int((area * ratio) ** 0.5), height - 1)
+        columns = min(int((area / ratio) ** 0.5), width - 1)
+        top, left = rng.integers(0, height - rows), rng.integers(0, width - columns)
+        crop = crop.copy()
+        crop[top : top + rows, left : left + columns] = rng.integers(0, 256, size=3)
+        return crop
+
+
+class PersonCrops(Dataset):
+    """Rows of a person data set as `pixel_values`, `labels` and `index`.
+
+    Args:
+        rows: columns of `person_features`.
+        processor: gives size and statistics; without augmentation a crop is exactly its output.
+        augmentation: None: the plain crop.
+        cache: keep the resized crops in memory, decoded at once by threads.
+    """
+
+    def __init__(
+        self,
+        rows: datasets.Dataset,
+        processor: ClearProcessor,
+        augmentation: Augmentation | None = None,
+        cache: bool = True,
+    ):
+        size = processor.image_processor.size
+        self.size = (size["width"], size["height"])
+        self.mean = np.asarray(processor.image_processor.image_mean, dtype=np.float32)
+        self.std = np.asarray(processor.image_processor.image_std, dtype=np.float32)
+        self.rows, self.augmentation, self.epoch = rows, augmentation, 0
+        self.labels = torch.tensor(labels_of(rows), dtype=torch.long)
+        self.cache = self._decode_all() if cache else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict:
+        crop = self._decode(index) if self.cache is None else self.cache[index].numpy()
+        if self.augmentation is not None:
+            crop = self.augmentation(crop, self.epoch, index)
+        pixels = (crop.astype(np.float32) / 255 - self.mean) / self.std
+        pixel_values = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, height, width)
+        return {"pixel_values": pixel_values, "labels": self.labels[index], "index": index}
+
+    def _decode(self, index: int) -> np.ndarray:
+        image = to_rgb(self.rows[index]["image"])
+        return np.asarray(image.resize(self.size, Image.Resampling.BILINEAR))
+
+    def _decode_all(self) -> torch.Tensor:
+        width, height = self.size
+        cache = torch.empty(len(self), height, width, 3, dtype=torch.uint8).share_memory_()
+
+        def fill(index: int) -> None:
+            cache[index] = torch.from_numpy(self._decode(index).copy())
+
+        with ThreadPoolExecutor(2) as pool:
+            list(tqdm(pool.map(fill, range(len(self))), "decode crops", len(self), leave=False))
+        return cache
+
+
+def labels_of(rows: datasets.Dataset) -> np.ndarray:
+    """Label matrix (images, attributes) of 1, 0 and -100, without touching an image."""
+    column = rows.with_format("arrow")[:]["labels"].combine_chunks()
+    return column.flatten().to_numpy().reshape(len(rows), -1)
+
+
+def positive_ratios(labels: np.ndarray) -> list[float]:
+    """Share of positives among the known labels of each attribute; 0.5 where none is known."""
+    known = labels >= 0
+    counts = known.sum(axis=0)
+    positives = (labels == 1).sum(axis=0)
+    return np.where(counts > 0, positives / np.maximum(counts, 1), 0.5).tolist()

@@ -1,0 +1,126 @@
+"""The recognition stage: what the loop of train.py needs to learn backbone and classifier."""
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import ConcatDataset, DataLoader
+from transformers import AutoTokenizer
+
+from ..configuration_clear import ClearConfig
+from ..datasets_scripts.person_dataset import load_person_dataset, person_features
+from ..modeling_clear import ClearModel
+from ..processing_clear import ClearProcessor
+from .crops import Augmentation, PersonCrops, labels_of, positive_ratios
+from .evaluation import crop_loader, predict, recognition_scores
+from .settings import TrainingSettings, dataset_schema
+
+
+class RecognitionStage:
+    """Data, model and evaluation of one recognition run.
+
+    selects_by: the validation metric that picks the best epoch.
+    """
+
+    selects_by = "mean_accuracy"
+
+    def __init__(self, settings: TrainingSettings, accelerator: Accelerator):
+        self.settings, self.accelerator = settings, accelerator
+        self.schema = dataset_schema(settings.dataset)
+        rows = self._load_rows()
+        ratios = positive_ratios(np.concatenate([labels_of(split) for split in rows["train"]]))
+        self.model, self.processor = self._build(ratios)
+        augmentation = Augmentation(
+            settings.seed, settings.padding, settings.jitter, settings.erasing
+        )
+        cache = settings.cache_images
+        self.train_crops = ConcatDataset(
+            PersonCrops(split, self.processor, augmentation, cache) for split in rows["train"]
+        )
+        self.validation_crops = PersonCrops(rows["validation"], self.processor, None, cache)
+
+    def _load_rows(self) -> dict:
+        settings = self.settings
+        with self.accelerator.main_process_first():  # one process builds, the others read its cache
+            load = {"data_dir": settings.data_dir, "config_name": settings.config_name}
+            train = [load_person_dataset(settings.dataset, split=settings.train_split, **load)]
+            validation = load_person_dataset(
+                settings.dataset, split=settings.validation_split, **load
+            )
+            if settings.num_synthetic:
+                train.append(self._load_synthetic(settings.num_synthetic))
+        columns = list(person_features(self.schema))
+        return {"train": [rows.select_columns(columns) for rows in train], "validation": validation}
+
+    def _load_synthetic(self, count: int) -> datasets.Dataset:
+        return load_person_dataset(
+            "synthetic", split="train", train_size=count, seed=self.settings.seed
+        )
+
+    def _build(self, ratios: list[float]) -> tuple[ClearModel, ClearProcessor]:
+        settings, schema = self.settings, self.schema
+        if settings.checkpoint is not None:
+            model = ClearModel.from_pretrained(settings.checkpoint, dtype=torch.float32)
+            return model, ClearProcessor.from_pretrained(settings.checkpoint)
+        config = ClearConfig.preset(
+            settings.preset,
+            num_labels=schema.num_attributes,
+            id2label=dict(enumerate(schema.attributes)),
+            label2id={name: index for index, name in enumerate(schema.attributes)},
+            attribute_positive_ratios=ratios,
+            local_drop_path_rate=settings.drop_path_rate,
+            global_drop_path_rate=settings.drop_path_rate,
+            text_source=settings.text_source or settings.text_model,
+            text_revision=settings.text_revision,
+        )
+        tokenizer = None
+        if settings.text_model is None:
+            model = ClearModel(config)
+        else:
+            model = ClearModel.with_language_model(
+                config, settings.text_model, settings.text_revision
+            )
+            tokenizer = AutoTokenizer.from_pretrained(
+                settings.text_model, revision=settings.text_revision
+            )
+        processor = ClearProcessor.for_schema(
+            schema, config.image_height, config.image_width, tokenizer
+        )
+        return model, processor
+
+    def loaders(self) -> tuple[DataLoader, DataLoader]:
+        """Shuffled training batches and validation batches in order."""
+        settings = self.settings
+        train = DataLoader(
+            self.train_crops,
+            settings.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=settings.num_workers,
+            generator=torch.Generator().manual_seed(settings.seed),
+        )
+        return train, crop_loader(self.validation_crops, 2 * settings.batch_size)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Augmentation draws from (seed, epoch, index)."""
+        for crops in self.train_crops.datasets:
+            crops.epoch = epoch
+
+    def loss(self, model: nn.Module, batch: dict) -> torch.Tensor:
+        """Weighted binary cross-entropy over all known attributes."""
+        return model(pixel_values=batch["pixel_values"], labels=batch["labels"]).loss
+
+    def evaluate(self, model: nn.Module, loader: DataLoader) -> dict[str, float]:
+        """Validation metrics over the evaluated attributes."""
+        logits, _ = predict(model, loader, self.accelerator)
+        labels = self.validation_crops.labels.numpy()
+        scores = recognition_scores(logits, labels, self.schema.evaluated_indices)
+        return {name: value for name, value in scores.items() if isinstance(value, float)}
+
+    def save(self, folder: Path) -> None:
+        """Write weights, configuration, processor and code: a loadable repository."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)

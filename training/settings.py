@@ -1,0 +1,119 @@
+"""Settings of train.py, each with its reason; every field is a command-line option."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..attributes_clear import AttributeSchema
+from ..configuration_clear import PRESETS
+
+
+def option(default, reason: str):
+    """A field whose help text says why it has this default."""
+    return field(default=default, metadata={"help": reason})
+
+
+@dataclass
+class TrainingSettings:
+    """One run of train.py."""
+
+    stage: str = option(
+        "recognition",
+        "recognition: learn backbone and classifier; retrieval: freeze both and learn an adapter.",
+    )
+    output_dir: str = option("runs/clear", "Folder of the finished run, a loadable repository.")
+
+    # What is learned from
+    dataset: str = option("peta", "Name of a builder in datasets_scripts.")
+    data_dir: str | None = option(None, "Folder that holds the data set as its owners ship it.")
+    config_name: str | None = option(
+        None, "Configuration of the data set, such as partition0; default: the one papers use."
+    )
+    train_split: str = option(
+        "train", "train (select on validation) or trainval (the papers' protocol, last epoch)."
+    )
+    validation_split: str = option("validation", "Split that selects the best epoch.")
+    num_synthetic: int = option(
+        0, "Drawn crops mixed into the training split, so that drawings are recognised too."
+    )
+    cache_images: bool = option(
+        True, "Keep resized crops in memory: 25 kB each at 128 x 64; off for very large data sets."
+    )
+
+    # What learns
+    checkpoint: str | None = option(
+        None, "Folder or Hub id to start from; needed by the retrieval stage."
+    )
+    preset: str = option("clear-tiny", f"Sizes of a new model, one of {', '.join(PRESETS)}.")
+    text_model: str | None = option(
+        None, "Folder or Hub id of the frozen language model of a new model; None: none."
+    )
+    text_revision: str | None = option(None, "Hub revision of the language model, to pin it.")
+    text_source: str | None = option(
+        None, "Name of the language model kept as provenance; default: `text_model`."
+    )
+    drop_path_rate: float = option(0.0, "Stochastic depth of both branches of a new model.")
+
+    # How it learns
+    epochs: int = option(30, "Passes over the training split.")
+    batch_size: int = option(64, "Crops per process and step; the authors' value.")
+    learning_rate: float = option(1e-3, "Peak rate; for pre-trained weights take 1e-5 to 1e-4.")
+    weight_decay: float = option(0.05, "Decay of matrices; biases and norms have none.")
+    warmup_share: float = option(0.05, "Share of all steps in which the rate rises to its peak.")
+    max_grad_norm: float = option(10.0, "Gradient norm is clipped here; the authors' value.")
+    ema_decay: float = option(
+        0.998, "Average of the weights, which is evaluated and saved: over 500 steps; 0: off."
+    )
+    padding: int = option(5, "Black border before the random crop; the authors' 10 at height 256.")
+    jitter: float = option(0.2, "Largest relative change of brightness and of contrast.")
+    erasing: float = option(0.25, "Probability that a random rectangle is erased.")
+    store_half: bool = option(
+        True, "Round the final weights to half precision, evaluated so: half the file, no loss."
+    )
+
+    # The retrieval adapter
+    adapter_name: str = option("peta", "The adapter is saved under adapters/<name>.")
+    query_kind: str = option("soft+hard", "hard, words, soft or soft+hard.")
+    embed_dim: int = option(512, "Width of the joint space.")
+    hidden_dim: int = option(512, "Hidden width of the projections; 0: linear.")
+    adapter_dropout: float = option(0.1, "Drop-out inside the projections.")
+    margin_kind: str = option("additive", "additive (on the cosine) or angular (on the angle).")
+    margin: float = option(0.2, "Margin of the true category; ASMR's value, in radian if angular.")
+    scale: float = option(12.0, "Inverse temperature of the soft-max; ASMR's value.")
+    feature_views: int = option(
+        4, "Augmented views of each crop whose frozen features are computed once; 1: plain only."
+    )
+    partial_weight: float = option(
+        1.0, "Weight of the loss on partial queries (few attributes said, as people ask); 0: off."
+    )
+
+    # The machine
+    mixed_precision: str = option("no", "no, bf16 or fp16; bf16 is faster on recent processors.")
+    num_workers: int = option(0, "Processes that load crops; 0 is fastest with cached crops.")
+    seed: int = option(0, "Seed of weights, order and augmentation.")
+
+    def __post_init__(self):
+        self._require_one_of("stage", ("recognition", "retrieval"))
+        self._require_one_of("mixed_precision", ("no", "bf16", "fp16"))
+        self._require_one_of("preset", tuple(PRESETS))
+        if self.stage == "retrieval" and self.checkpoint is None:
+            raise ValueError(
+                "`checkpoint` must name the trained model whose features the adapter reads: "
+                "run --stage recognition first."
+            )
+        for name in ("epochs", "batch_size", "feature_views"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+    def _require_one_of(self, name: str, values: tuple[str, ...]) -> None:
+        if getattr(self, name) not in values:
+            raise ValueError(f"`{name}` must be one of {values}, got {getattr(self, name)!r}.")
+
+
+def dataset_schema(name: str) -> AttributeSchema:
+    """The attribute schema of a data set; drawn crops are labelled like PETA."""
+    name = "peta" if name == "synthetic" else name
+    path = Path(__file__).parents[1] / "datasets_scripts" / "schemas" / f"{name}.json"
+    if not path.is_file():
+        known = sorted(schema.stem for schema in path.parent.glob("*.json"))
+        raise ValueError(f"`dataset` must be one of {known} or synthetic, got {name!r}.")
+    return AttributeSchema.from_json(path)
