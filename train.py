@@ -23,9 +23,10 @@ from transformers import HfArgumentParser
 from clear_par.training.averaging import WeightAverage
 from clear_par.training.curve import draw_curve
 from clear_par.training.recognition import RecognitionStage
+from clear_par.training.retrieval import RetrievalStage
 from clear_par.training.settings import TrainingSettings
 
-STAGES = {"recognition": RecognitionStage}
+STAGES = {"recognition": RecognitionStage, "retrieval": RetrievalStage}
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -110,9 +111,9 @@ def main(settings: TrainingSettings) -> list[dict]:
         parameter_groups(stage.model, settings.weight_decay), settings.learning_rate
     )
     average = WeightAverage(stage.model, settings.ema_decay, settings.store_half)
-    model, optimizer, train_loader, validation_loader = accelerator.prepare(
-        stage.model, optimizer, train_loader, validation_loader
-    )
+    model, optimizer, train_loader = accelerator.prepare(stage.model, optimizer, train_loader)
+    if validation_loader is not None:
+        validation_loader = accelerator.prepare(validation_loader)
     total_steps = settings.epochs * len(train_loader)
     schedule = rate_schedule(total_steps, settings.warmup_share)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)

@@ -45,11 +45,8 @@ class RecognitionStage:
     def _load_rows(self) -> dict:
         settings = self.settings
         with self.accelerator.main_process_first():  # one process builds, the others read its cache
-            load = {"data_dir": settings.data_dir, "config_name": settings.config_name}
-            train = [load_person_dataset(settings.dataset, split=settings.train_split, **load)]
-            validation = load_person_dataset(
-                settings.dataset, split=settings.validation_split, **load
-            )
+            train = [settings.load_rows(settings.train_split)]
+            validation = settings.load_rows(settings.validation_split)
             if settings.num_synthetic:
                 train.append(self._load_synthetic(settings.num_synthetic))
         columns = list(person_features(self.schema))
@@ -64,7 +61,9 @@ class RecognitionStage:
         settings, schema = self.settings, self.schema
         if settings.checkpoint is not None:
             model = ClearModel.from_pretrained(settings.checkpoint, dtype=torch.float32)
-            return model, ClearProcessor.from_pretrained(settings.checkpoint)
+            return model, ClearProcessor.from_pretrained(
+                settings.checkpoint, trust_remote_code=True
+            )
         config = ClearConfig.preset(
             settings.preset,
             num_labels=schema.num_attributes,

@@ -1,10 +1,14 @@
 """Settings of train.py, each with its reason; every field is a command-line option."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from datasets import Dataset
+
 from ..attributes_clear import AttributeSchema
 from ..configuration_clear import PRESETS
+from ..datasets_scripts.person_dataset import load_person_dataset
 
 
 def option(default, reason: str):
@@ -27,6 +31,9 @@ class TrainingSettings:
     data_dir: str | None = option(None, "Folder that holds the data set as its owners ship it.")
     config_name: str | None = option(
         None, "Configuration of the data set, such as partition0; default: the one papers use."
+    )
+    dataset_options: str = option(
+        "{}", "Options of the builder as JSON, such as '{\"allow_partial\": true}'."
     )
     train_split: str = option(
         "train", "train (select on validation) or trainval (the papers' protocol, last epoch)."
@@ -71,7 +78,9 @@ class TrainingSettings:
     )
 
     # The retrieval adapter
-    adapter_name: str = option("peta", "The adapter is saved under adapters/<name>.")
+    base_name: str | None = option(
+        None, "Hub id or relative path of the base, as the adapter's users find it."
+    )
     query_kind: str = option("soft+hard", "hard, words, soft or soft+hard.")
     embed_dim: int = option(512, "Width of the joint space.")
     hidden_dim: int = option(512, "Hidden width of the projections; 0: linear.")
@@ -100,9 +109,25 @@ class TrainingSettings:
                 "`checkpoint` must name the trained model whose features the adapter reads: "
                 "run --stage recognition first."
             )
+        try:
+            json.loads(self.dataset_options)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"`dataset_options` must be JSON, got {self.dataset_options!r}: {error}."
+            ) from error
         for name in ("epochs", "batch_size", "feature_views"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+    def load_rows(self, split: str) -> Dataset:
+        """One split of the data set."""
+        return load_person_dataset(
+            self.dataset,
+            self.data_dir,
+            split,
+            self.config_name,
+            **json.loads(self.dataset_options),
+        )
 
     def _require_one_of(self, name: str, values: tuple[str, ...]) -> None:
         if getattr(self, name) not in values:
