@@ -4,6 +4,9 @@ Source: arXiv 2403.06119 for the parts; the sizes of the default values are thos
 public C2T-Net code (Swin-B and EVA-L at 256 x 128).
 """
 
+from dataclasses import fields
+from difflib import get_close_matches
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -14,6 +17,23 @@ AUTO_MAP = {
     "AutoImageProcessor": "processing_clear.ClearImageProcessor",
     "AutoProcessor": "processing_clear.ClearProcessor",
 }
+
+PROBLEM_TYPE = "multi_label_classification"  # each attribute is present or absent by itself
+
+# Each field starts with the part that reads it; no field of transformers itself starts so.
+PREFIXES = ("image_", "local_", "global_", "channel_", "fusion_", "attribute_", "text_")
+SWITCHES = ("use_local_", "use_global_", "use_channel_")
+
+POSITIVE = ("image_height", "image_width", "fusion_num_heads", "initializer_range")
+POSITIVE_LOCAL = ("local_patch_size", "local_window_size", "local_embed_dim", "local_mlp_ratio")
+POSITIVE_GLOBAL = (
+    "global_patch_size",
+    "global_embed_dim",
+    "global_depth",
+    "global_num_heads",
+    "global_mlp_ratio",
+)
+RATES = ("channel_attention_dropout", "local_drop_path_rate", "global_drop_path_rate")
 
 # Named sizes; ClearConfig.preset(name) builds one.
 PRESETS = {
@@ -70,6 +90,10 @@ class ClearConfig(PreTrainedConfig):
         text_config: configuration of the frozen language model; None: there is none.
         text_pooling: "mean" over the tokens (encoders) or "last" token (decoders).
         text_source, text_revision: where the language model's weights came from.
+
+    Raises:
+        ValueError: for a field outside its range, sizes that do not fit each other, or a name
+            that looks like a field and is none (transformers would store it and ignore it).
     """
 
     model_type = "clear"
@@ -105,7 +129,7 @@ class ClearConfig(PreTrainedConfig):
     use_local_fusion: bool = True
     use_global_fusion: bool = True
 
-    attribute_positive_ratios: list[float] | None = None
+    attribute_positive_ratios: list[float | int] | tuple[float | int, ...] | None = None
 
     text_config: dict | PreTrainedConfig | None = None
     text_pooling: str = "mean"
@@ -115,15 +139,37 @@ class ClearConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
+        self._refuse_misspelt(kwargs)
         self.local_depths = list(self.local_depths)  # JSON has no tuples
         self.local_num_heads = list(self.local_num_heads)
+        if self.attribute_positive_ratios is not None:
+            self.attribute_positive_ratios = [float(r) for r in self.attribute_positive_ratios]
         if isinstance(self.text_config, dict):
             text_config = dict(self.text_config)
+            if "model_type" not in text_config:
+                raise ValueError(
+                    "`text_config` must name its `model_type`, got "
+                    f"{sorted(text_config)}. Give the configuration of a transformers model."
+                )
             self.text_config = AutoConfig.for_model(text_config.pop("model_type"), **text_config)
-        kwargs.setdefault("problem_type", "multi_label_classification")
+        if self.problem_type not in (None, PROBLEM_TYPE):
+            raise ValueError(f"`problem_type` must be {PROBLEM_TYPE!r}, got {self.problem_type!r}.")
+        self.problem_type = PROBLEM_TYPE
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
         super().__post_init__(**kwargs)
-        self._validate()
+        if self.id2label is not None and self.label2id is None:
+            self.label2id = {name: index for index, name in self.id2label.items()}
+        self.check()
+
+    def _refuse_misspelt(self, unknown: dict) -> None:
+        """Raise for a name that transformers does not use and that is nearly one of ours."""
+        own = {field.name for field in fields(self)} - {f.name for f in fields(PreTrainedConfig)}
+        for name in unknown:
+            closest = get_close_matches(name, own, cutoff=0.85)
+            if closest or name.startswith((*PREFIXES, *SWITCHES)):
+                closest = closest or get_close_matches(name, own)
+                hint = f"; closest: {', '.join(closest)}" if closest else ""
+                raise ValueError(f"Names must be fields of ClearConfig, got `{name}`{hint}.")
 
     @classmethod
     def preset(cls, name: str, **overrides) -> "ClearConfig":
@@ -161,35 +207,61 @@ class ClearConfig(PreTrainedConfig):
         """Width of `features`: one `fusion_dim` for each branch that is on."""
         return self.fusion_dim * (self.use_local_branch + self.use_global_branch)
 
-    def _validate(self) -> None:
-        """Raise one ValueError that names the field, the rule, the value and the remedy."""
+    def check(self) -> None:
+        """Check that the fields fit each other, as a model does before it is built.
+
+        Raises:
+            ValueError: naming the field, the rule, the value and the remedy.
+        """
         if not (self.use_local_branch or self.use_global_branch):
             raise ValueError(
                 "`use_local_branch` and `use_global_branch` must not both be False: "
                 "the model would see nothing. Switch one on."
             )
+        self._require_positive(POSITIVE)
+        for name in RATES:
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
         if self.use_local_branch:
-            self._validate_local()
+            self._check_local()
         if self.use_global_branch:
-            self._validate_global()
+            self._check_global()
+        self._check_fusion()
+        if self.text_pooling not in ("mean", "last"):
+            raise ValueError(f'`text_pooling` must be "mean" or "last", got {self.text_pooling!r}.')
+        self._check_ratios()
+
+    def _require_positive(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+
+    def _check_fusion(self) -> None:
+        if self.fusion_embed_dim is not None:
+            self._require_positive(("fusion_embed_dim",))
         if self.fusion_dim % self.fusion_num_heads:
             raise ValueError(
                 f"`fusion_num_heads` must divide the fusion width {self.fusion_dim}, "
                 f"got {self.fusion_num_heads}."
             )
-        if self.text_pooling not in ("mean", "last"):
-            raise ValueError(f'`text_pooling` must be "mean" or "last", got {self.text_pooling!r}.')
+
+    def _check_ratios(self) -> None:
         ratios = self.attribute_positive_ratios
         if ratios is not None and len(ratios) != self.num_labels:
             raise ValueError(
                 "`attribute_positive_ratios` must have one value for each of the "
-                f"{self.num_labels} attributes, got {len(ratios)}."
+                f"{self.num_labels} attributes, got {len(ratios)}. Set it to None, or to those of "
+                "the new training split, together with `id2label`."
             )
         if ratios is not None and not all(0.0 <= ratio <= 1.0 for ratio in ratios):
             raise ValueError("`attribute_positive_ratios` must lie in [0, 1].")
 
-    def _validate_local(self) -> None:
+    def _check_local(self) -> None:
+        self._require_positive(POSITIVE_LOCAL)
         depths, heads = self.local_depths, self.local_num_heads
+        for name in ("local_depths", "local_num_heads"):
+            if any(value < 1 for value in getattr(self, name)):
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
         if not depths or len(depths) != len(heads):
             raise ValueError(
                 f"`local_num_heads` must have one value for each stage of `local_depths` {depths}, "
@@ -207,7 +279,8 @@ class ClearConfig(PreTrainedConfig):
                 f"`local_num_heads` must divide the stage widths {self.local_widths}, got {heads}."
             )
 
-    def _validate_global(self) -> None:
+    def _check_global(self) -> None:
+        self._require_positive(POSITIVE_GLOBAL)
         if self.global_embed_dim % self.global_num_heads:
             raise ValueError(
                 f"`global_num_heads` must divide `global_embed_dim` {self.global_embed_dim}, "

@@ -227,6 +227,11 @@ class GlobalBranch(VisionTransformer):
             final_norm=False,
         )
 
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """timm's flag under the name that transformers looks for."""
+        return self.grad_checkpointing
+
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return self.forward_features(pixel_values)
 
@@ -386,10 +391,8 @@ class ClearPreTrainedModel(PreTrainedModel):
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        """Whether any part recomputes its activations in the backward pass."""
-        flags = (m.gradient_checkpointing for m in self.modules() if isinstance(m, LocalStage))
-        global_branch = self.backbone.global_branch
-        return any(flags) or (global_branch is not None and global_branch.grad_checkpointing)
+        """`is_activation_checkpointing` under its older name, as PEFT reads it: no warning."""
+        return self.is_activation_checkpointing
 
     def save_pretrained(self, save_directory, state_dict=None, **kwargs):
         """Save; a part whose values half precision holds exactly is stored in half the space.
@@ -437,6 +440,7 @@ class ClearForAttributeRecognition(ClearPreTrainedModel):
 
     def __init__(self, config: ClearConfig):
         super().__init__(config)
+        config.check()  # fields may have been set since the configuration was made
         self.backbone = ClearBackbone(config)
         self.classifier = nn.Linear(config.feature_dim, config.num_labels)
         self.post_init()
