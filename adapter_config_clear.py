@@ -12,11 +12,11 @@ from pathlib import Path
 
 from peft import PeftConfig, TaskType
 
+from .attributes_clear import QUERY_KINDS
 from .retrieval_loss_clear import MARGIN_KINDS
 
 VISUAL, TEXT, ATTRIBUTES = "visual_projection", "text_projection", "attribute_projection"
 SLOT_INPUTS = {VISUAL: "features", TEXT: "text_embeds", ATTRIBUTES: "query_attributes"}
-QUERY_KINDS = ("hard", "words", "soft", "soft+hard")
 
 
 class ClearPeftType(StrEnum):

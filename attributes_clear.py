@@ -38,6 +38,8 @@ from .phrases_clear import (
 )
 from .queries_clear import ParsedQuery, QueryNames, parse_query
 
+QUERY_KINDS = ("hard", "words", "soft", "soft+hard")  # what a query is turned into for the model
+
 Entry = tuple[AttributeGroup | AttributeFlag, str, Phrase]
 
 
@@ -359,6 +361,7 @@ class AttributeSchema:
 __all__ = [
     "ABSENT",
     "PRESENT",
+    "QUERY_KINDS",
     "UNKNOWN",
     "AttributeFlag",
     "AttributeGroup",
