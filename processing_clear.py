@@ -6,7 +6,7 @@ arXiv 2403.06119: `hard` attribute vector, attribute `words`, `soft` pseudo-desc
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,9 +14,10 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, load_image
 
-from .attributes_clear import AttributeSchema
+from .attributes_clear import ABSENT, PRESENT, QUERY_KINDS, UNKNOWN, AttributeSchema
 
-QUERY_KINDS = ("hard", "words", "soft", "soft+hard")
+REMOTE = ("http://", "https://", "data:image/")
+FEW = 8  # so many logits, none negative or above 1, are no chance
 
 
 class ClearImageProcessor(PilBackend):
@@ -32,6 +33,12 @@ class ClearImageProcessor(PilBackend):
     do_resize = True
     do_rescale = True
     do_normalize = True
+
+    def fetch_images(self, image_url_or_urls):
+        """One image or a list, opened as `to_rgb` opens them."""
+        if isinstance(image_url_or_urls, (list, tuple)):
+            return [self.fetch_images(image) for image in image_url_or_urls]
+        return to_rgb(image_url_or_urls)
 
     def process_image(self, image, do_convert_rgb=None, input_data_format=None, **kwargs):
         """One image of any size and mode: (3, height, width) of 0..255."""
@@ -96,31 +103,36 @@ class ClearProcessor(ProcessorMixin):
         """Prepare images, queries, or both.
 
         Args:
-            images: one image or a list: PIL images of any size and mode, arrays (height, width,
-                3) or (height, width) of 0..255, paths or URLs.
+            images: one image or a list: PIL images of any size and 8 or 16 bit mode, uint8 arrays
+                (height, width) or (height, width, 1 | 3 | 4), uint8 tensors with the channels
+                first, paths or URLs.
             queries: one query or a list of them; a query is a dict ({"upper colour": "red",
                 "backpack": True}), free text ("woman with a red top and a backpack"), or, inside
                 a list, a list of names (["backpack", "hat"]). Of text, what means nothing to the
                 schema is warned of.
             labels: instead of queries: label rows of 1, 0 and -100, (queries, attributes).
             return_tensors: "pt" or "np"; None: lists.
+            **kwargs: of the image processor.
         Returns: BatchFeature with pixel_values (batch, 3, height, width), normalised; and, by
             query kind, input_ids and attention_mask (queries, tokens), query_attributes
             (queries, attributes) of 1, 0 and -100.
-        Raises: ValueError for a query that is empty or names what the schema does not know.
+        Raises: ValueError for an image that cannot be read, or for a query that is empty or names
+            what the schema does not know.
         """
         if images is None and queries is None and labels is None:
             raise ValueError("`images`, `queries` or `labels` must be given, got none of them.")
         if queries is not None and labels is not None:
             raise ValueError("`queries` and `labels` are two forms of one thing: give one of them.")
+        if images is None and kwargs:
+            raise TypeError(f"{', '.join(kwargs)} must come with `images`, got none.")
         data = {}
         if images is not None:
-            images = [to_rgb(image) for image in as_list(images)]
+            images = list(map(to_rgb, as_list(images, "images")))
             data.update(self.image_processor(images, return_tensors=return_tensors, **kwargs))
         if queries is not None:
-            labels = [self.query_values(query) for query in as_list(queries)]
+            labels = list(map(self.query_values, as_list(queries, "queries")))
         if labels is not None:
-            data.update(self._prepare_queries(labels, return_tensors))
+            data.update(self._prepare_queries(self._check_labels(labels), return_tensors))
         return BatchFeature(data, tensor_type=return_tensors)
 
     def query_values(self, query: str | Mapping | Sequence[str]) -> list[int]:
@@ -134,6 +146,10 @@ class ClearProcessor(ProcessorMixin):
                     stacklevel=3,
                 )
             query = parsed.query
+        elif not isinstance(query, Iterable):
+            raise ValueError(
+                f"`queries` must be dicts, text or lists of names, got {type(query).__name__}."
+            )
         return self.schema.query_values(query)
 
     def describe(self, query: str | Mapping | Sequence[str]) -> str:
@@ -144,7 +160,20 @@ class ClearProcessor(ProcessorMixin):
         say = self.schema.words if self.query_kind == "words" else self.schema.describe
         return say(values)
 
-    def _prepare_queries(self, labels: Sequence[Sequence[int]], return_tensors) -> dict:
+    def _check_labels(self, labels) -> list[list[int]]:
+        """Label rows as lists, when each has the schema's length and asks for something."""
+        rows = np.asarray(labels)
+        if rows.ndim != 2 or rows.shape[1] != self.schema.num_attributes or not len(rows):
+            raise ValueError(
+                f"`labels` must be (queries, {self.schema.num_attributes}), got {rows.shape}."
+            )
+        if not np.isin(rows, (PRESENT, ABSENT, UNKNOWN)).all():
+            raise ValueError(f"`labels` must be 1, 0 or -100, got {np.unique(rows)[:5].tolist()}.")
+        if (rows == UNKNOWN).all(axis=1).any():
+            raise ValueError("`labels` must state an attribute in each row, got a row of -100.")
+        return rows.astype(int).tolist()
+
+    def _prepare_queries(self, labels: list[list[int]], return_tensors) -> dict:
         data = {}
         if self.query_kind != "hard":
             if self.tokenizer is None:
@@ -174,7 +203,18 @@ class ClearProcessor(ProcessorMixin):
         """
         logits = logits.detach().float().cpu().numpy() if hasattr(logits, "detach") else logits
         logits = np.atleast_2d(np.asarray(logits, dtype=np.float64))
-        probabilities = 1 / (1 + np.exp(-logits))
+        count = self.schema.num_attributes
+        if logits.ndim != 2 or logits.shape[1] != count or np.isnan(logits).any():
+            raise ValueError(
+                f"`logits` must be (batch, {count}) without NaN, got {logits.shape} with "
+                f"{np.isnan(logits).sum()} NaN."
+            )
+        if count >= FEW and ((logits >= 0) & (logits <= 1)).all() and logits.any():
+            warnings.warn(
+                "`logits` all lie in [0, 1]: give the logits themselves, not their sigmoid.",
+                stacklevel=2,
+            )
+        probabilities = (1 + np.tanh(logits / 2)) / 2  # the sigmoid; this form cannot overflow
         return [self.schema.decode(row, threshold) for row in probabilities]
 
     @property
@@ -183,44 +223,71 @@ class ClearProcessor(ProcessorMixin):
         return ["pixel_values", "input_ids", "attention_mask", "query_attributes"]
 
 
-def as_list(one_or_many) -> list:
+def as_list(one_or_many, name: str) -> list:
     """A list, tuple or (batch, ...) array as a list; anything else is one item."""
     many = isinstance(one_or_many, (list, tuple)) or getattr(one_or_many, "ndim", 0) == 4
     items = list(one_or_many) if many else [one_or_many]
     if not items:
-        raise ValueError("`images` and `queries` must not be empty, got an empty list.")
+        raise ValueError(f"`{name}` must not be empty, got an empty list.")
     return items
 
 
 def to_rgb(image) -> Image.Image:
-    """Any image as PIL RGB: what is transparent becomes white, 16 bits become 8.
+    """Any image as PIL RGB: upright, what is transparent becomes white, 16 bits become 8.
 
     Args:
-        image: PIL image; array (height, width) or (height, width, 1 | 3 | 4) of uint8; path or URL.
+        image: PIL image; uint8 array (height, width) or (height, width, 1 | 3 | 4); uint8 tensor
+            (height, width) or (1 | 3 | 4, height, width); path or URL.
+    Raises: ValueError for anything else, and for a file that holds no whole image.
     """
     if isinstance(image, (str, os.PathLike)):
-        image = load_image(str(image))
+        image = open_image(os.fspath(image))
     elif not isinstance(image, Image.Image):
-        image = array_to_image(np.asarray(image))
+        image = array_to_image(image)
+    if 0 in image.size:
+        raise ValueError(f"`images` must have pixels, got a size of {image.size}.")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"`images` must have 8 or 16 bits, got mode {image.mode!r}, which has no fixed range. "
+            "Scale to 0..255 and convert to uint8 first."
+        )
+    if image.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
 
 
-def array_to_image(array: np.ndarray) -> Image.Image:
-    """Array of grey levels or channels-last colours, 0..255, as an image."""
+def open_image(path: str) -> Image.Image:
+    """The whole image of a file or URL."""
+    if path.startswith(REMOTE):
+        return load_image(path)
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises each for damaged files
+        raise ValueError(f"`images` must be readable files, got {path!r}: {error}") from error
+
+
+def array_to_image(data) -> Image.Image:
+    """Array or tensor of grey levels or colours, 0..255, as an image."""
+    is_tensor = hasattr(data, "detach")
+    array = data.detach().cpu().numpy() if is_tensor else np.asarray(data)
+    if is_tensor and array.ndim == 3:
+        array = np.moveaxis(array, 0, -1)
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise ValueError(
-            "`images` must be PIL images, paths, or uint8 arrays (height, width[, 1 | 3 | 4]), got "
-            f"{array.dtype} {array.shape}."
+            "`images` must be PIL images, paths, uint8 arrays (height, width[, 1 | 3 | 4]) or "
+            f"uint8 tensors ([1 | 3 | 4, ]height, width), got {type(data).__name__} of "
+            f"{getattr(data, 'dtype', 'no number')} {tuple(getattr(data, 'shape', ()))}."
         )
-    return Image.fromarray(array[..., 0] if array.ndim == 3 and channels == 1 else array)
+    shape = array.shape[:2] if channels == 1 else array.shape
+    return Image.fromarray(np.ascontiguousarray(array).reshape(shape))
 
 
 ClearImageProcessor.register_for_auto_class()
