@@ -7,10 +7,11 @@ arXiv 2403.06119: `hard` attribute vector, attribute `words`, `soft` pseudo-desc
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageOps
-from transformers import BatchFeature, ProcessorMixin
+from transformers import AutoImageProcessor, BatchFeature, ProcessorMixin
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, load_image
 
@@ -54,6 +55,13 @@ class ClearProcessor(ProcessorMixin):
         schema: AttributeSchema, or its `to_dict()`.
         query_kind: "hard", "words", "soft" or "soft+hard"; what `queries` are turned into.
         max_query_tokens: longer pseudo-descriptions are an error, never cut.
+
+    >>> schema = AttributeSchema.from_names(["hat", "backpack"])
+    >>> processor = ClearProcessor.for_schema(schema, 128, 64, query_kind="hard")
+    >>> processor(queries={"hat": True})["query_attributes"]
+    [[1, -100]]
+    >>> processor.decode([50.0, 0.0])
+    [{'hat': (True, 1.0), 'backpack': (False, 0.5)}]
     """
 
     def __init__(
@@ -65,6 +73,8 @@ class ClearProcessor(ProcessorMixin):
         max_query_tokens: int = 128,
     ):
         super().__init__(image_processor, tokenizer)
+        if tokenizer is None:  # the parent saves what this names, and fails on None
+            self.get_attributes = partial(list, ["image_processor"])
         if query_kind not in QUERY_KINDS:
             raise ValueError(f"`query_kind` must be one of {QUERY_KINDS}, got {query_kind!r}.")
         if schema is None:
@@ -90,12 +100,19 @@ class ClearProcessor(ProcessorMixin):
         return super().check_argument_for_proper_class(argument_name, argument)
 
     def to_dict(self) -> dict:
-        """Plain JSON types; the schema written out."""
+        """Plain JSON types; the schema written out, and that there is no tokenizer."""
         schema, self.schema = self.schema, self.schema.to_dict()
         try:
-            return super().to_dict()
+            return super().to_dict() | ({"tokenizer": None} if self.tokenizer is None else {})
         finally:
             self.schema = schema
+
+    @classmethod
+    def _get_arguments_from_pretrained(cls, name, processor_dict=None, **kwargs):
+        # The parent fails where no tokenizer was saved.
+        if "tokenizer" in (processor_dict or {}):
+            return [AutoImageProcessor.from_pretrained(name, **kwargs), None]
+        return super()._get_arguments_from_pretrained(name, processor_dict, **kwargs)
 
     def __call__(
         self, images=None, queries=None, labels=None, return_tensors: str | None = None, **kwargs

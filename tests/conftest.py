@@ -13,6 +13,7 @@ _modules_cache = tempfile.TemporaryDirectory(prefix="clear_par_modules_")
 os.environ["HF_MODULES_CACHE"] = _modules_cache.name
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+INPUT_NAMES = ["input_ids", "attention_mask"]
 
 
 @pytest.fixture(scope="session")
@@ -82,3 +83,24 @@ def micro_model(micro_config):
 
     torch.manual_seed(0)
     return ClearModel(micro_config).eval()
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer():
+    """A function that builds a tokenizer of whole words, in the layout of BERT's."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    def make(*texts: str) -> PreTrainedTokenizerFast:
+        words = {word for text in texts for word in text.lower().replace(",", " , ").split()}
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+        vocabulary = {word: i for i, word in enumerate([*special, *sorted(words)])}
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.Lowercase()
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        ends = [("[CLS]", 2), ("[SEP]", 3)]
+        tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, ends)
+        names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "model_input_names": INPUT_NAMES}
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+    return make
