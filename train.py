@@ -7,23 +7,26 @@ is a loadable repository. Source: arXiv 2403.06119; the settings of training fro
 
 import json
 import math
-import shutil
-import subprocess
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import HfArgumentParser
 
 from clear_par.training.averaging import WeightAverage
-from clear_par.training.curve import draw_curve
 from clear_par.training.recognition import RecognitionStage
 from clear_par.training.retrieval import RetrievalStage
+from clear_par.training.run_folder import (
+    prepare_folder,
+    public_settings,
+    write_records,
+    write_run,
+)
 from clear_par.training.settings import TrainingSettings
 
 STAGES = {"recognition": RecognitionStage, "retrieval": RetrievalStage}
@@ -31,10 +34,14 @@ STAGES = {"recognition": RecognitionStage, "retrieval": RetrievalStage}
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Matrices decay; biases, norms and single tokens do not."""
-    learned = [p for p in model.parameters() if p.requires_grad]
+    matrices, vectors = [], []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            is_matrix = sum(size > 1 for size in parameter.shape) >= 2
+            (matrices if is_matrix else vectors).append(parameter)
     return [
-        {"params": [p for p in learned if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in learned if p.ndim < 2], "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
     ]
 
 
@@ -51,70 +58,57 @@ def rate_schedule(total_steps: int, warmup_share: float) -> Callable[[int], floa
     return share
 
 
-def write_run(stage, output: Path) -> None:
-    """Write the model under a temporary name, then put it in place: never half a checkpoint."""
-    partial, old = (output.with_name(f".{output.name}.{kind}") for kind in ("partial", "old"))
-    for folder in (partial, old):
-        shutil.rmtree(folder, ignore_errors=True)
-    partial.mkdir(parents=True)
-    stage.save(partial)
-    if output.exists():
-        output.rename(old)
-    partial.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def write_records(record: dict, history: list[dict], selects_by: str, output: Path) -> None:
-    """Write settings, metrics of each epoch and the curve beside the model, each file whole."""
-
-    def write_json(name: str, content) -> None:
-        (output / f"{name}.partial").write_text(json.dumps(content, indent=2) + "\n")
-        (output / f"{name}.partial").replace(output / name)
-
-    write_json("training_args.json", record)
-    write_json("metrics.json", {"selected_by": selects_by, "epochs": history})
-    draw_curve(history, output / "training_curve.partial", selects_by)
-    (output / "training_curve.partial").replace(output / "training_curve.png")
-
-
-def public_settings(settings: TrainingSettings) -> dict:
-    """The settings without folders of this machine, and the commit that ran."""
-    record = asdict(settings)
-    for name in ("data_dir", "output_dir", "text_model", "checkpoint"):
-        if record[name] and Path(record[name]).is_absolute():
-            record[name] = Path(record[name]).name
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return {**record, "commit": result.stdout.strip() or None, "torch": torch.__version__}
-
-
-def check_output(settings: TrainingSettings) -> None:
-    """Refuse to replace a folder that is not an earlier run, before any work is done."""
-    output = Path(settings.output_dir)
-    if output.exists() and any(output.iterdir()) and not (output / "training_args.json").exists():
+def require_steps(loader: DataLoader) -> int:
+    """Steps of an epoch; raises when the training split fills not even one batch."""
+    if not len(loader):
         raise ValueError(
-            f"`output_dir` must be new, empty or an earlier run, got {str(output)!r}, which holds "
-            "other files. Name another folder."
+            "`batch_size` times the number of processes must not exceed the training split; "
+            "lower it, or give more crops."
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
+    return len(loader)
+
+
+def finite(value: float, name: str, remedy: str) -> float:
+    """The value itself; raises when it is not a number any more."""
+    if not math.isfinite(value):
+        raise FloatingPointError(f"`{name}` must be finite, got {value}. {remedy}")
+    return value
+
+
+def parse_settings(arguments: Sequence[str] | None = None) -> TrainingSettings:
+    """Settings of the command line; a wrong one ends the program with one line that says so."""
+    usage = "%(prog)s [--stage recognition|retrieval] [--option value ...]; --help explains each"
+    parser = HfArgumentParser(
+        TrainingSettings, description=__doc__, usage=usage, allow_abbrev=False
+    )
+    try:
+        settings, unknown = parser.parse_args_into_dataclasses(
+            arguments, return_remaining_strings=True
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    if unknown:
+        parser.error(f"there are no such options: {' '.join(unknown)}")
+    return settings
 
 
 def main(settings: TrainingSettings) -> list[dict]:
     """Run one stage; returns the validation metrics of each epoch."""
-    check_output(settings)
-    set_seed(settings.seed)
-    output, record = Path(settings.output_dir), public_settings(settings)
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+    output, record = Path(settings.output_dir), public_settings(settings, accelerator.num_processes)
+    if accelerator.is_main_process:
+        prepare_folder(output)
+    set_seed(settings.seed)
     stage = STAGES[settings.stage](settings, accelerator)
     train_loader, validation_loader = stage.loaders()
     optimizer = torch.optim.AdamW(
         parameter_groups(stage.model, settings.weight_decay), settings.learning_rate
     )
-    average = WeightAverage(stage.model, settings.ema_decay, settings.store_half)
     model, optimizer, train_loader = accelerator.prepare(stage.model, optimizer, train_loader)
     if validation_loader is not None:
         validation_loader = accelerator.prepare(validation_loader)
-    total_steps = settings.epochs * len(train_loader)
+    average = WeightAverage(stage.model, settings.ema_decay, settings.store_half)
+    total_steps = settings.epochs * require_steps(train_loader)
     schedule = rate_schedule(total_steps, settings.warmup_share)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
     best, history = -math.inf, []
@@ -131,29 +125,23 @@ def main(settings: TrainingSettings) -> list[dict]:
             scheduler.step()
             optimizer.zero_grad()
             average.update()
-            total_loss += finite(loss)
+            total_loss += finite(loss.item(), "loss", "Lower `learning_rate`.")
             progress.update()
         with average.applied():
             scores = stage.evaluate(model, validation_loader)
-            is_best = scores[stage.selects_by] > best or settings.train_split == "trainval"
-            if is_best and accelerator.is_main_process:
-                write_run(stage, output)
-        best = max(best, scores[stage.selects_by])
-        history.append({"epoch": epoch, "loss": total_loss / len(train_loader), **scores})
-        progress.write(json.dumps({k: round(v, 4) for k, v in history[-1].items()}))
-        if accelerator.is_main_process:
-            write_records(record, history, stage.selects_by, output)
+            score = finite(scores[stage.selects_by], stage.selects_by, "Are there known labels?")
+            history.append({"epoch": epoch, "loss": total_loss / len(train_loader), **scores})
+            if accelerator.is_main_process:
+                progress.write(json.dumps({k: round(v, 4) for k, v in history[-1].items()}))
+                if score > best or settings.train_split == "trainval":
+                    write_run(stage.save, output, record, history, stage.selects_by)
+                else:
+                    write_records(output, record, history, stage.selects_by)
+        best = max(best, score)
         accelerator.wait_for_everyone()
+    accelerator.end_training()
     return history
 
 
-def finite(loss: torch.Tensor) -> float:
-    """The value of a loss; raises when it is not a number any more."""
-    value = loss.item()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"`loss` must be finite, got {value}. Lower `learning_rate`.")
-    return value
-
-
 if __name__ == "__main__":
-    main(HfArgumentParser(TrainingSettings).parse_args_into_dataclasses()[0])
+    main(parse_settings())

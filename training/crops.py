@@ -55,9 +55,9 @@ class Augmentation:
     def _erase(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         height, width, _ = crop.shape
         area, ratio = rng.uniform(0.02, 0.2) * height * width, rng.uniform(0.5, 2.0)
-        rows = min(int((area * ratio) ** 0.5), height - 1)
-        columns = min(int((area / ratio) ** 0.5), width - 1)
-        top, left = rng.integers(0, height - rows), rng.integers(0, width - columns)
+        rows = min(int((area * ratio) ** 0.5), height)
+        columns = min(int((area / ratio) ** 0.5), width)
+        top, left = rng.integers(0, height - rows + 1), rng.integers(0, width - columns + 1)
         crop = crop.copy()
         crop[top : top + rows, left : left + columns] = rng.integers(0, 256, size=3)
         return crop
@@ -100,7 +100,11 @@ class PersonCrops(Dataset):
         return {"pixel_values": pixel_values, "labels": self.labels[index], "index": index}
 
     def _decode(self, index: int) -> np.ndarray:
-        image = to_rgb(self.rows[index]["image"])
+        try:
+            image = to_rgb(self.rows[index]["image"])
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises each of them
+            name = self.rows.select_columns("image_name")[index]["image_name"]
+            raise ValueError(f"`rows` must hold readable images, got {name!r}: {error}") from None
         return np.asarray(image.resize(self.size, Image.Resampling.BILINEAR))
 
     def _decode_all(self) -> torch.Tensor:

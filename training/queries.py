@@ -9,6 +9,27 @@ from ..modeling_clear import ClearModel
 from ..processing_clear import ClearProcessor
 
 
+def known_columns(labels: list[np.ndarray], schema: AttributeSchema) -> list[int]:
+    """The evaluated attributes that are known for every image: only these define categories.
+
+    Args:
+        labels: of each split, (images, attributes) of 1, 0 and -100.
+    Raises: ValueError when there is none.
+    """
+    known = np.concatenate(labels)[:, schema.evaluated_indices] != UNKNOWN
+    columns = [
+        index
+        for index, column in zip(schema.evaluated_indices, known.T, strict=True)
+        if column.all()
+    ]
+    if not columns:
+        raise ValueError(
+            f"`dataset` must have an evaluated attribute of {schema.name!r} that is known for "
+            "every image, got none."
+        )
+    return columns
+
+
 def full_rows(queries: np.ndarray, columns: list[int], num_attributes: int) -> np.ndarray:
     """Queries over some attributes as label rows; what they do not speak of is unsaid.
 
@@ -55,12 +76,15 @@ def embed_texts(
 ) -> torch.Tensor:
     """The frozen language model's embedding of each query, computed once per distinct text.
 
-    Shape: rows (queries, attributes) -> (queries, hidden_size).
+    Shape: rows (queries, attributes) -> (queries, hidden_size), unit length; zero where a query
+    names nothing that is present, and so has no text.
     """
     distinct, inverse = np.unique(rows, axis=0, return_inverse=True)
-    embeds = []
-    for start in tqdm(range(0, len(distinct), batch_size), "embed queries", leave=False):
-        batch = processor(labels=distinct[start : start + batch_size], return_tensors="pt")
-        batch = batch.to(model.device)
-        embeds.append(model.encode_text(batch["input_ids"], batch["attention_mask"]))
-    return torch.cat(embeds)[torch.from_numpy(inverse.reshape(-1)).to(model.device)]
+    spoken = np.flatnonzero((distinct == PRESENT).any(axis=1))
+    embeds = torch.zeros(len(distinct), model.config.text_config.hidden_size, device=model.device)
+    for start in tqdm(range(0, len(spoken), batch_size), "embed queries", leave=False):
+        chosen = spoken[start : start + batch_size]
+        batch = processor(labels=distinct[chosen], return_tensors="pt").to(model.device)
+        texts = model.encode_text(batch["input_ids"], batch["attention_mask"])
+        embeds[torch.from_numpy(chosen).to(model.device)] = texts.float()
+    return embeds[torch.from_numpy(inverse.reshape(-1)).to(model.device)]

@@ -14,9 +14,10 @@ from ..configuration_clear import ClearConfig
 from ..datasets_scripts.person_dataset import load_person_dataset, person_features
 from ..modeling_clear import ClearModel
 from ..processing_clear import ClearProcessor
+from .checkpoint import load_checkpoint, naming
 from .crops import Augmentation, PersonCrops, labels_of, positive_ratios
 from .evaluation import crop_loader, predict, recognition_scores
-from .settings import TrainingSettings, dataset_schema
+from .settings import TrainingSettings, dataset_schema, public_name
 
 
 class RecognitionStage:
@@ -33,6 +34,7 @@ class RecognitionStage:
         rows = self._load_rows()
         ratios = positive_ratios(np.concatenate([labels_of(split) for split in rows["train"]]))
         self.model, self.processor = self._build(ratios)
+        self.model.train()  # freezes the language model before an optimizer sees it
         augmentation = Augmentation(
             settings.seed, settings.padding, settings.jitter, settings.erasing
         )
@@ -58,12 +60,18 @@ class RecognitionStage:
         )
 
     def _build(self, ratios: list[float]) -> tuple[ClearModel, ClearProcessor]:
-        settings, schema = self.settings, self.schema
-        if settings.checkpoint is not None:
-            model = ClearModel.from_pretrained(settings.checkpoint, dtype=torch.float32)
-            return model, ClearProcessor.from_pretrained(
-                settings.checkpoint, trust_remote_code=True
+        if self.settings.checkpoint is None:
+            return self._build_new(ratios)
+        model, processor = load_checkpoint(self.settings.checkpoint)
+        if processor.schema.attributes != self.schema.attributes:
+            raise ValueError(
+                f"`checkpoint` must know the attributes of {self.settings.dataset!r} in their "
+                f"order, got {self.settings.checkpoint!r}, trained for {processor.schema.name!r}."
             )
+        return model, processor
+
+    def _build_new(self, ratios: list[float]) -> tuple[ClearModel, ClearProcessor]:
+        settings, schema = self.settings, self.schema
         config = ClearConfig.preset(
             settings.preset,
             num_labels=schema.num_attributes,
@@ -72,19 +80,17 @@ class RecognitionStage:
             attribute_positive_ratios=ratios,
             local_drop_path_rate=settings.drop_path_rate,
             global_drop_path_rate=settings.drop_path_rate,
-            text_source=settings.text_source or settings.text_model,
+            text_source=public_name(settings.text_source or settings.text_model),
             text_revision=settings.text_revision,
         )
         tokenizer = None
         if settings.text_model is None:
             model = ClearModel(config)
         else:
-            model = ClearModel.with_language_model(
-                config, settings.text_model, settings.text_revision
-            )
-            tokenizer = AutoTokenizer.from_pretrained(
-                settings.text_model, revision=settings.text_revision
-            )
+            source, revision = settings.text_model, settings.text_revision
+            with naming("text_model", source):
+                model = ClearModel.with_language_model(config, source, revision)
+                tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
         processor = ClearProcessor.for_schema(
             schema, config.image_height, config.image_width, tokenizer
         )

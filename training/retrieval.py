@@ -18,12 +18,12 @@ from ..datasets_scripts.retrieval_protocols import retrieval_split
 from ..metrics.person_retrieval.person_retrieval import retrieval_metrics
 from ..modeling_clear import ClearModel
 from ..peft_clear import save_adapter
-from ..processing_clear import ClearProcessor
 from ..retrieval_loss_clear import margin_softmax_loss, matching_loss
+from .checkpoint import load_checkpoint
 from .crops import Augmentation, PersonCrops
 from .evaluation import crop_loader, predict
-from .queries import embed_texts, full_rows, matching_rows, partial_rows
-from .settings import TrainingSettings
+from .queries import embed_texts, full_rows, known_columns, matching_rows, partial_rows
+from .settings import TrainingSettings, dataset_schema
 
 
 class FeatureRows(Dataset):
@@ -60,15 +60,16 @@ class RetrievalStage:
 
     def __init__(self, settings: TrainingSettings, accelerator: Accelerator):
         self.settings, self.accelerator = settings, accelerator
-        base = ClearModel.from_pretrained(settings.checkpoint, dtype=torch.float32)
+        base, self.processor = load_checkpoint(settings.checkpoint)
+        self.schema = dataset_schema(settings.dataset)  # the adapter's vocabulary, not the base's
+        self.processor.schema, self.processor.query_kind = self.schema, settings.query_kind
+        config = self._adapter_config()
         base = base.to(accelerator.device)
-        self.processor = ClearProcessor.from_pretrained(settings.checkpoint, trust_remote_code=True)
-        self.processor.query_kind = settings.query_kind
-        self.schema = self.processor.schema
-        self.columns = self.schema.evaluated_indices
-        self._prepare_training(base)
-        self._prepare_validation(base)
-        self.model = get_peft_model(base.requires_grad_(False), self._adapter_config())
+        crops = [self._load_crops(s) for s in (settings.train_split, settings.validation_split)]
+        self.columns = known_columns([c.labels.numpy() for c in crops], self.schema)
+        self._prepare_training(base, crops[0])
+        self._prepare_validation(base, crops[1])
+        self.model = get_peft_model(base.requires_grad_(False), config)
 
     def _adapter_config(self) -> ClearAdapterConfig:
         settings = self.settings
@@ -86,10 +87,9 @@ class RetrievalStage:
             task_type="FEATURE_EXTRACTION",
         )
 
-    def _prepare_training(self, base: ClearModel) -> None:
+    def _prepare_training(self, base: ClearModel, crops: PersonCrops) -> None:
         """Views of every crop, one query for each category, one partial query for each crop."""
         settings, rng = self.settings, np.random.default_rng(self.settings.seed)
-        crops = self._load_crops(settings.train_split)
         augmentation = Augmentation(
             settings.seed, settings.padding, settings.jitter, settings.erasing
         )
@@ -106,8 +106,7 @@ class RetrievalStage:
             queries = partial_rows(crops.labels.numpy(), self.schema, rng)
             self.partial_queries = self._query_inputs(base, queries)
 
-    def _prepare_validation(self, base: ClearModel) -> None:
-        crops = self._load_crops(self.settings.validation_split)
+    def _prepare_validation(self, base: ClearModel, crops: PersonCrops) -> None:
         self.validation_features = self._features(base, crops).to(base.device)
         self.validation_split = retrieval_split(crops.labels.numpy(), self.columns)
         queries = full_rows(self.validation_split.queries, self.columns, self.schema.num_attributes)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from ..attributes_clear import AttributeSchema
+from ..attributes_clear import QUERY_KINDS, AttributeSchema
 from ..configuration_clear import PRESETS
 from ..datasets_scripts.person_dataset import load_person_dataset
+from ..retrieval_loss_clear import MARGIN_KINDS
 
 
 def option(default, reason: str):
@@ -104,20 +105,29 @@ class TrainingSettings:
         self._require_one_of("stage", ("recognition", "retrieval"))
         self._require_one_of("mixed_precision", ("no", "bf16", "fp16"))
         self._require_one_of("preset", tuple(PRESETS))
+        self._require_one_of("query_kind", QUERY_KINDS)
+        self._require_one_of("margin_kind", MARGIN_KINDS)
+        dataset_schema(self.dataset)
         if self.stage == "retrieval" and self.checkpoint is None:
             raise ValueError(
                 "`checkpoint` must name the trained model whose features the adapter reads: "
                 "run --stage recognition first."
             )
-        try:
-            json.loads(self.dataset_options)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"`dataset_options` must be JSON, got {self.dataset_options!r}: {error}."
-            ) from error
+        self._check_dataset_options()
         for name in ("epochs", "batch_size", "feature_views"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+    def _check_dataset_options(self) -> None:
+        try:
+            is_object = isinstance(json.loads(self.dataset_options), dict)
+        except json.JSONDecodeError:
+            is_object = False
+        if not is_object:
+            raise ValueError(
+                f"`dataset_options` must be a JSON object, got {self.dataset_options!r}. Write it "
+                "like '{\"allow_partial\": true}'."
+            )
 
     def load_rows(self, split: str) -> Dataset:
         """One split of the data set."""
@@ -132,6 +142,12 @@ class TrainingSettings:
     def _require_one_of(self, name: str, values: tuple[str, ...]) -> None:
         if getattr(self, name) not in values:
             raise ValueError(f"`{name}` must be one of {values}, got {getattr(self, name)!r}.")
+
+
+def public_name(value):
+    """A setting as it may be published: of an absolute path only the last part."""
+    is_private = isinstance(value, str) and Path(value).is_absolute()
+    return Path(value).name if is_private else value
 
 
 def dataset_schema(name: str) -> AttributeSchema:
