@@ -18,7 +18,34 @@ def option(default, reason: str):
 
 
 @dataclass
-class TrainingSettings:
+class DataSettings:
+    """The data set that a command reads."""
+
+    dataset: str = option("peta", "Name of a builder in datasets_scripts.")
+    data_dir: str | None = option(None, "Folder that holds the data set as its owners ship it.")
+    config_name: str | None = option(
+        None, "Configuration of the data set, such as partition0; default: the one papers use."
+    )
+    dataset_options: str = option(
+        "{}", "Options of the builder as JSON, such as '{\"allow_partial\": true}'."
+    )
+    cache_images: bool = option(
+        True, "Keep resized crops in memory: 25 kB each at 128 x 64; off for very large data sets."
+    )
+
+    def load_rows(self, split: str) -> Dataset:
+        """One split of the data set."""
+        return load_person_dataset(
+            self.dataset,
+            self.data_dir,
+            split,
+            self.config_name,
+            **json.loads(self.dataset_options),
+        )
+
+
+@dataclass
+class TrainingSettings(DataSettings):
     """One run of train.py."""
 
     stage: str = option(
@@ -28,23 +55,12 @@ class TrainingSettings:
     output_dir: str = option("runs/clear", "Folder of the finished run, a loadable repository.")
 
     # What is learned from
-    dataset: str = option("peta", "Name of a builder in datasets_scripts.")
-    data_dir: str | None = option(None, "Folder that holds the data set as its owners ship it.")
-    config_name: str | None = option(
-        None, "Configuration of the data set, such as partition0; default: the one papers use."
-    )
-    dataset_options: str = option(
-        "{}", "Options of the builder as JSON, such as '{\"allow_partial\": true}'."
-    )
     train_split: str = option(
         "train", "train (select on validation) or trainval (the papers' protocol, last epoch)."
     )
     validation_split: str = option("validation", "Split that selects the best epoch.")
     num_synthetic: int = option(
         0, "Drawn crops mixed into the training split, so that drawings are recognised too."
-    )
-    cache_images: bool = option(
-        True, "Keep resized crops in memory: 25 kB each at 128 x 64; off for very large data sets."
     )
 
     # What learns
@@ -128,16 +144,6 @@ class TrainingSettings:
                 f"`dataset_options` must be a JSON object, got {self.dataset_options!r}. Write it "
                 "like '{\"allow_partial\": true}'."
             )
-
-    def load_rows(self, split: str) -> Dataset:
-        """One split of the data set."""
-        return load_person_dataset(
-            self.dataset,
-            self.data_dir,
-            split,
-            self.config_name,
-            **json.loads(self.dataset_options),
-        )
 
     def _require_one_of(self, name: str, values: tuple[str, ...]) -> None:
         if getattr(self, name) not in values:

@@ -1,0 +1,1 @@
+"""What evaluate_clear.py and demo.py report: tables of both tasks, and the pictures."""
