@@ -1,0 +1,147 @@
+"""Reports against plain loops; pictures are pictures."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clear_par.attributes_clear import AttributeSchema
+from clear_par.datasets_scripts.retrieval_protocols import retrieval_split
+from clear_par.reporting.figures import draw_attributes, draw_recognition, draw_retrieval
+from clear_par.reporting.markdown import percent, report_markdown
+from clear_par.reporting.recognition import attribute_rows, attribute_sets, recognition_report
+from clear_par.reporting.retrieval import (
+    cosine_scorer,
+    likelihood_scorer,
+    random_scorer,
+    retrieval_report,
+    score_blocks,
+)
+
+
+@pytest.fixture(scope="module")
+def schema(repository) -> AttributeSchema:
+    return AttributeSchema.from_json(repository / "datasets_scripts" / "schemas" / "peta.json")
+
+
+@pytest.fixture(scope="module")
+def recognised(schema) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    labels = rng.choice([0, 1, -100], size=(40, schema.num_attributes), p=[0.6, 0.3, 0.1])
+    return rng.random(labels.shape), labels
+
+
+def test_peta_is_reported_as_35_evaluated_44_colours_and_26_others(schema):
+    sets = attribute_sets(schema)
+    assert {name: len(columns) for name, columns in sets.items()} == {
+        "evaluated": 35,
+        "colours": 44,
+        "other": 26,
+    }
+    assert sorted(column for columns in sets.values() for column in columns) == list(range(105))
+
+
+def test_attribute_rows_equal_counting_by_hand(schema, recognised):
+    probabilities, labels = recognised
+    for column, row in enumerate(attribute_rows(probabilities, labels, schema)):
+        cells = list(zip(probabilities[:, column], labels[:, column], strict=True))
+        hits = [p > 0.5 for p, label in cells if label == 1]
+        rejections = [p <= 0.5 for p, label in cells if label == 0]
+        assert row["positives"] == len(hits)
+        assert row["known"] == len(hits) + len(rejections)
+        expected = (sum(hits) / len(hits) + sum(rejections) / len(rejections)) / 2
+        assert row["mean_accuracy"] == pytest.approx(expected)
+
+
+def test_set_metrics_are_means_of_their_attributes(schema, recognised):
+    report = recognition_report(*recognised, schema)
+    rows = [row["mean_accuracy"] for row in report["attributes"] if row["evaluated"]]
+    assert report["sets"]["evaluated"]["mean_accuracy"] == pytest.approx(np.mean(rows))
+
+
+def test_nothing_known_is_none_and_a_dash(schema, recognised):
+    probabilities, labels = recognised
+    labels = labels.copy()
+    labels[:, 3] = -100
+    assert attribute_rows(probabilities, labels, schema)[3]["mean_accuracy"] is None
+    assert percent(None) == "-"
+
+
+@pytest.fixture(scope="module")
+def gallery():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 2, size=(30, 4))
+    return retrieval_split(labels), torch.from_numpy(rng.normal(size=(30, 4)))
+
+
+def test_likelihood_is_the_product_over_attributes(gallery):
+    split, logits = gallery
+    scores = likelihood_scorer(split, logits)(np.array([0, 2]))
+    for row, query in zip(scores, split.queries[[0, 2]], strict=True):
+        for score, image in zip(row, torch.sigmoid(logits).tolist(), strict=True):
+            product = np.prod([p if q else 1 - p for p, q in zip(image, query, strict=True)])
+            assert np.exp(score) == pytest.approx(product)
+
+
+def test_blocks_cover_every_query_once_with_its_relevance(gallery, monkeypatch):
+    split, _ = gallery
+    monkeypatch.setattr("clear_par.reporting.retrieval.BLOCK", 3)
+    blocks = list(score_blocks(random_scorer(30), split))
+    relevance = np.concatenate([block for _, block in blocks])
+    assert np.array_equal(relevance, split.relevance())
+    assert all(scores.shape == block.shape for scores, block in blocks)
+
+
+def test_perfect_scores_rank_perfectly_and_random_ones_do_not(gallery):
+    split, _ = gallery
+    embeds = torch.eye(len(split.queries))
+    perfect = cosine_scorer(embeds, embeds[torch.from_numpy(split.gallery_categories)])
+    unseen = np.zeros(len(split.queries), dtype=bool)
+    unseen[:2] = True
+    rows = retrieval_report({"perfect": perfect, "random": random_scorer(30)}, split, unseen)
+    assert [(row["method"], row["queries"]) for row in rows] == [
+        ("perfect", "all"),
+        ("perfect", "unseen"),
+        ("random", "all"),
+        ("random", "unseen"),
+    ]
+    assert rows[0]["mean_average_precision"] == rows[0]["rank_1"] == 1.0
+    assert rows[1]["num_queries"] == 2
+    assert rows[2]["mean_average_precision"] < 0.6
+
+
+def test_markdown_holds_every_table(schema, recognised, gallery):
+    split, _ = gallery
+    unseen = np.ones(len(split.queries), dtype=bool)
+    report = {
+        **dict.fromkeys(("checkpoint", "commit", "date", "hardware", "command"), "x"),
+        **{"dataset": "peta", "config_name": None, "split": "test", "num_images": 40},
+        "recognition": recognition_report(*recognised, schema),
+        "retrieval": {
+            **{"num_queries": 9, "num_unseen": 9, "gallery_size": 30, "query_kind": "hard"},
+            "rows": retrieval_report({"random": random_scorer(30)}, split, unseen),
+        },
+    }
+    lines = report_markdown(report).splitlines()
+    widths = [line.count("|") for line in lines if line.startswith("|")]
+    assert widths.count(7) == 2 + 3  # recognition: header, rule, three sets
+    assert widths.count(9) == 2 + 2  # retrieval: header, rule, all and unseen
+    assert widths.count(6) == 2 + 105
+    assert any("1,106" in line for line in lines)
+
+
+def test_pictures_are_whole_and_leave_nothing_beside_them(schema, recognised, tmp_path):
+    crop = Image.new("L", (30, 70), 90)
+    draw_attributes(attribute_rows(*recognised, schema), tmp_path / "attributes.png")
+    draw_retrieval(["a man"], [[(crop, True, "1"), (crop, None, "2")]], tmp_path / "top.png")
+    draw_recognition([(crop, [("hat", False)])] * 5, tmp_path / "recognition.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "attributes.png",
+        "recognition.png",
+        "top.png",
+    ]
+    for path in tmp_path.iterdir():
+        with Image.open(path) as image:
+            image.load()
+            assert image.format == "PNG"
+            assert min(image.size) > 200
