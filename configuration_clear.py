@@ -53,12 +53,18 @@ PRESETS = {
         "local_embed_dim": 96,
         "local_depths": (2, 2, 6, 2),
         "local_num_heads": (3, 6, 12, 24),
+        "local_architecture": "swin_tiny_patch4_window7_224.ms_in22k",
         "global_patch_size": 16,
         "global_embed_dim": 384,
         "global_depth": 12,
         "global_num_heads": 6,
+        "global_architecture": "vit_small_patch16_224.augreg_in21k_ft_in1k",
     },
-    "clear-base": {},  # the paper's: Swin-B and EVA-L, the defaults of ClearConfig
+    "clear-base": {  # the paper's: Swin-B, EVA-L and GPT-2; sizes are the defaults of ClearConfig
+        "local_architecture": "swin_base_patch4_window7_224.ms_in22k",
+        "global_architecture": "eva_large_patch14_196.in22k_ft_in1k",
+        "text_source": "openai-community/gpt2",
+    },
 }
 
 
@@ -74,6 +80,8 @@ class ClearConfig(PreTrainedConfig):
         local_patch_size, local_window_size, local_embed_dim, local_depths, local_num_heads,
             local_mlp_ratio, local_drop_path_rate: the shifted-window transformer; stage `i` has
             width `local_embed_dim * 2**i` and a grid of `image / (local_patch_size * 2**i)`.
+        local_architecture, global_architecture: the timm model, with its tag, whose pre-trained
+            weights `ClearModel.from_pretrained_backbones` puts into the branch; None: no such.
         use_channel_attention: a channel-aware self-attention before each local stage.
         channel_attention_dropout: drop-out on its output, before the residual.
         channel_attention_published_layout: reproduce the memory layout of the authors' public
@@ -89,7 +97,7 @@ class ClearConfig(PreTrainedConfig):
             in [0, 1]; the weights of the recognition loss. None: every weight is equal.
         text_config: configuration of the frozen language model; None: there is none.
         text_pooling: "mean" over the tokens (encoders) or "last" token (decoders).
-        text_source, text_revision: where the language model's weights came from.
+        text_source, text_revision: folder or Hub id, and revision, of the language model's weights.
 
     Raises:
         ValueError: for a field outside its range, sizes that do not fit each other, or a name
@@ -111,6 +119,7 @@ class ClearConfig(PreTrainedConfig):
     local_num_heads: list[int] | tuple[int, ...] = (4, 8, 16, 32)
     local_mlp_ratio: float | int = 4.0
     local_drop_path_rate: float | int = 0.0
+    local_architecture: str | None = None
 
     use_channel_attention: bool = True
     channel_attention_dropout: float | int = 0.1
@@ -123,6 +132,7 @@ class ClearConfig(PreTrainedConfig):
     global_num_heads: int = 16
     global_mlp_ratio: float | int = 4.0
     global_drop_path_rate: float | int = 0.0
+    global_architecture: str | None = None
 
     fusion_embed_dim: int | None = None
     fusion_num_heads: int = 8

@@ -18,6 +18,7 @@ FIELDS = {
     *("global_drop_path_rate", "fusion_embed_dim", "fusion_num_heads", "use_local_fusion"),
     *("use_global_fusion", "attribute_positive_ratios", "text_config", "text_pooling"),
     *("text_source", "text_revision", "initializer_range", "auto_map"),
+    *("local_architecture", "global_architecture"),
 }
 
 
