@@ -6,6 +6,7 @@ branch, cross-fusion, backbone (the paper's f_par), recognition, retrieval.
 """
 
 from dataclasses import dataclass
+from os import PathLike
 
 import torch
 from timm.layers import PatchEmbed
@@ -24,6 +25,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, is_peft_available
 
+from .backbones_clear import load_pretrained_backbones
 from .configuration_clear import ClearConfig
 
 if is_peft_available():
@@ -535,6 +537,32 @@ class ClearModel(ClearForAttributeRecognition):
         known = model.language_model.state_dict().keys()  # a pooler is left out: nothing uses it
         model.language_model.load_state_dict({name: weights[name] for name in known})
         return model
+
+    @classmethod
+    def from_pretrained_backbones(
+        cls,
+        config: ClearConfig,
+        local_weights: str | PathLike | None = None,
+        global_weights: str | PathLike | None = None,
+        text_model: str | None = None,
+        output_loading_info: bool = False,
+    ):
+        """A new model whose branches and language model start from pre-trained weights.
+
+        What no other model has starts at random: channel attention, fusion and classifier.
+
+        Args:
+            config: names the weights: `local_architecture` and `global_architecture` models of
+                timm; `text_source` and `text_revision` a language model, or None.
+            local_weights, global_weights: safetensors file of the timm model instead of a download.
+            text_model: folder or Hub id to read instead of `config.text_source`.
+            output_loading_info: return (model, {branch: {"loaded", "resized", "new", "left_out"}}).
+        Raises: ValueError, listing the tensors that do not fit.
+        """
+        source, revision = text_model or config.text_source, config.text_revision
+        model = cls.with_language_model(config, source, revision) if source else cls(config)
+        info = load_pretrained_backbones(model.backbone, config, local_weights, global_weights)
+        return (model, info) if output_loading_info else model
 
     @property
     def is_retrieval_ready(self) -> bool:

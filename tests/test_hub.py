@@ -21,7 +21,8 @@ from clear_par.processing_clear import ClearProcessor
 
 NAMES = ["hat", "glasses", "backpack", "female", "skirt", "red"]
 CODE = {
-    *("adapter_config_clear.py", "attributes_clear.py", "configuration_clear.py"),
+    *("adapter_config_clear.py", "attributes_clear.py", "backbones_clear.py"),
+    "configuration_clear.py",
     *("lexicon_clear.py", "modeling_clear.py", "peft_clear.py", "phrases_clear.py"),
     *("processing_clear.py", "queries_clear.py", "retrieval_loss_clear.py"),
 }
