@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from torchvision import transforms
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from clear_par.attributes_clear import AttributeSchema
+from clear_par.configuration_clear import ClearConfig
+from clear_par.modeling_clear import ClearModel
 from clear_par.processing_clear import ClearProcessor
 from clear_par.scripts import convert_c2tnet_to_clear as converter
 from clear_par.scripts.c2tnet_checkpoint import read_checkpoint
@@ -339,3 +342,24 @@ def test_a_mistake_ends_the_command_with_its_reason(checkpoint, tmp_path, capsys
         converter.main(["--checkpoint", str(checkpoint), "--output", str(tmp_path / "clear")])
     assert ended.value.code == 2
     assert "what fits: 32 64 or 64 32" in capsys.readouterr().err
+
+
+# ---- the published size, for real -----------------------------------------------------------
+
+CHECKSUMS = """
+import json, sys, zlib
+from transformers import AutoModel
+model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+print(json.dumps({name: zlib.crc32(t.numpy()) for name, t in model.state_dict().items()}))
+"""
+
+
+@pytest.mark.slow
+def test_the_published_size_is_built_saved_and_loaded_bitwise(tmp_path):
+    """1.6 GB in single precision, twice."""
+    model = ClearModel(ClearConfig.preset("clear-base", num_labels=26))
+    assert sum(parameter.numel() for parameter in model.parameters()) == 411_705_266 - 3_840
+    model.save_pretrained(tmp_path / "base")
+    expected = {name: zlib.crc32(tensor.numpy()) for name, tensor in model.state_dict().items()}
+    del model
+    assert json.loads(run(["-c", CHECKSUMS, tmp_path / "base"], tmp_path)) == expected
