@@ -14,6 +14,7 @@ gives the numbers of the authors' code, and needs neither that code nor mmcv.
 
 import argparse
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,8 +75,10 @@ def read_schema(attributes: str) -> AttributeSchema:
 def schema_for(attributes: str | None, count: int) -> AttributeSchema:
     """The schema that the option names, or the only one with as many attributes as the head.
 
+    Without the option and a schema that fits, attributes are called by their number.
+
     Raises:
-        ValueError: when the counts differ; without the option, when no or several schemas fit.
+        ValueError: when the counts differ; without the option, when several schemas fit.
     """
     if attributes is not None:
         given = read_schema(attributes)
@@ -88,11 +91,18 @@ def schema_for(attributes: str | None, count: int) -> AttributeSchema:
             )
         return schema
     fitting = schemas_by_count(count)
-    if len(fitting) != 1:
-        found = f"both {' and '.join(fitting)} have" if fitting else "no known data set has"
+    if not fitting:
+        warnings.warn(
+            f"No known data set has the {count} attributes of the checkpoint: they are called by "
+            f"their number. Give `--attributes` a file of {count} names, one a line, to name them.",
+            stacklevel=2,
+        )
+        return AttributeSchema.from_names([f"attribute {i}" for i in range(count)])
+    if len(fitting) > 1:
         raise ValueError(
-            f"`--attributes` must be given: {found} the {count} attributes of the checkpoint. Name "
-            f"the data set, or give a file of {count} names, one a line, in their order."
+            f"`--attributes` must be given: both {' and '.join(fitting)} have the {count} "
+            f"attributes of the checkpoint. Name the data set, or give a file of {count} names, "
+            "one a line, in their order."
         )
     return next(iter(fitting.values()))
 
@@ -258,7 +268,8 @@ def build_parser() -> argparse.ArgumentParser:
         f"({', '.join(sorted(path.stem for path in SCHEMAS.glob('*.json')))}), a file of names, "
         "one a line, or a schema in JSON. A data set's order is that of its own annotation file; "
         "weights trained on labels in another order need a file. Default: the only data set with "
-        "as many attributes, all or all evaluated ones, as the checkpoint has outputs",
+        "as many attributes, all or all evaluated ones, as the checkpoint has outputs; where there "
+        "is none, numbers",
     )
     size = {"type": int, "nargs": 2, "metavar": ("HEIGHT", "WIDTH"), "default": (256, 128)}
     add("--image-size", help="pixels of the input; checked against the tensors (256 128)", **size)

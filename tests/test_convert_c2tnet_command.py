@@ -227,9 +227,13 @@ def test_names_are_those_of_the_annotation_files(shared_folder):
     assert list(converter.read_schema("rapv2").attributes) == selected
 
 
-def test_a_count_that_tells_nothing_needs_the_option(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="must be given: no known data set has the 3"):
-        converter.schema_for(None, 3)
+def test_a_count_of_no_data_set_gives_numbers_for_names():
+    with pytest.warns(UserWarning, match="No known data set has the 3 attributes"):
+        schema = converter.schema_for(None, 3)
+    assert schema.attributes == ("attribute 0", "attribute 1", "attribute 2")
+
+
+def test_a_count_of_several_data_sets_needs_the_option(tmp_path, monkeypatch):
     for name in ("one", "two"):
         AttributeSchema.from_names(["a", "b", "c"], name).to_json(tmp_path / f"{name}.json")
     monkeypatch.setattr(converter, "SCHEMAS", tmp_path)
