@@ -217,7 +217,7 @@ def test_unreadable_image_is_named(rows, processor, cache):
     table = rows.cast_column("image", datasets.Image(decode=False)).to_list()
     table[2]["image"] = broken
     rows = datasets.Dataset.from_list(table, features=features)
-    with pytest.raises(ValueError, match="`rows` must hold readable images, got '2.png'"):
+    with pytest.raises(ValueError, match=r"`rows` must hold readable images, got '2\.png'"):
         PersonCrops(rows, processor, None, cache)[2]
 
 

@@ -1,0 +1,789 @@
+"""train.py and training/ in this process: formulas, the folder of a run, and the loop."""
+
+import copy
+import json
+import math
+import multiprocessing
+import re
+import shutil
+import sys
+from dataclasses import fields
+from itertools import count, pairwise
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+from transformers import BertConfig, BertModel
+
+from clear_par import train
+from clear_par.attributes_clear import AttributeSchema
+from clear_par.configuration_clear import PRESETS, ClearConfig
+from clear_par.datasets_scripts.synthetic import SCHEMA_FILE
+from clear_par.modeling_clear import ClearModel
+from clear_par.processing_clear import ClearProcessor
+from clear_par.training import run_folder
+from clear_par.training.averaging import WeightAverage
+from clear_par.training.queries import (
+    embed_texts,
+    full_rows,
+    known_columns,
+    matching_rows,
+    partial_rows,
+)
+from clear_par.training.recognition import RecognitionStage
+from clear_par.training.retrieval import FeatureRows
+from clear_par.training.settings import TrainingSettings, public_name
+
+SCHEMA = AttributeSchema.from_json(SCHEMA_FILE)
+TEXT_SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+# ---- rate, decay, average ---------------------------------------------------------------------
+
+
+def test_rate_rises_linearly_then_falls_by_half_a_cosine_to_one_percent():
+    share = train.rate_schedule(100, 0.1)
+    assert [share(step) for step in range(10)] == pytest.approx([k / 10 for k in range(1, 11)])
+    assert share(10) == 1.0
+    assert share(55) == pytest.approx(0.01 + 0.99 / 2)  # halfway down
+    assert share(32.5) == pytest.approx(0.01 + 0.99 * (1 + math.sqrt(0.5)) / 2)  # a quarter
+    assert share(100) == pytest.approx(0.01)
+    assert share(1000) == pytest.approx(0.01)
+    assert all(a > b for a, b in pairwise(map(share, range(10, 101))))
+
+
+@pytest.mark.parametrize("warmup_share", [0.0, 0.05, 1.0])
+def test_rate_of_a_single_step_is_the_peak(warmup_share):
+    assert train.rate_schedule(1, warmup_share)(0) == 1.0
+
+
+def test_parameter_groups_hold_each_trainable_parameter_once(make_micro_config):
+    model = ClearModel(make_micro_config()).train()
+    names = {id(p): name for name, p in model.named_parameters()}
+    decayed, free = (
+        {names[id(p)] for p in group["params"]} for group in train.parameter_groups(model, 0.3)
+    )
+    assert [g["weight_decay"] for g in train.parameter_groups(model, 0.3)] == [0.3, 0.0]
+    trainable = {n for n, _ in model.named_parameters() if not n.startswith("language_model.")}
+    assert not decayed & free
+    assert decayed | free == trainable
+    assert sum(len(g["params"]) for g in train.parameter_groups(model, 0.3)) == len(trainable)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.LayerNorm) and not name.startswith("language_model."):
+            assert {f"{name}.weight", f"{name}.bias"} <= free
+        if isinstance(module, nn.Linear) and not name.startswith("language_model."):
+            assert f"{name}.weight" in decayed
+            assert f"{name}.bias" in free or module.bias is None
+    assert any(name.endswith("cls_token") for name in free)
+    assert all(name in free for name in trainable if name.endswith("bias"))
+
+
+def linear_model(value: float) -> nn.Linear:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, value)
+    return model
+
+
+def test_average_is_the_exponential_average_with_a_quick_start():
+    values, model = [5.0, -2.0, 0.5, 8.0, 3.0, 1.0], linear_model(7.0)
+    average, expected = WeightAverage(model, 0.25), 7.0
+    for step, value in enumerate(values, 1):
+        nn.init.constant_(model.weight, value)
+        average.update()
+        decay = min(0.25, step / (step + 9))  # 0.1, 0.18, 0.25, 0.25, ...
+        expected = decay * expected + (1 - decay) * value
+    with average.applied():
+        assert model.weight.item() == pytest.approx(expected, rel=1e-6)
+    assert model.weight.item() == 1.0
+
+
+def test_average_with_decay_zero_is_the_model_itself():
+    model = nn.Linear(50, 50)
+    average = WeightAverage(model, 0.0)
+    nn.init.normal_(model.weight)
+    average.update()
+    own = model.weight.detach().clone()
+    with average.applied():
+        assert torch.equal(model.weight, own)
+
+
+def test_applied_restores_bitwise_also_after_an_error():
+    model = nn.Linear(20, 20)
+    average = WeightAverage(model, 0.9, round_to_half=True)
+    nn.init.normal_(model.weight)
+    average.update()
+    own = copy.deepcopy(model.state_dict())
+
+    def look():
+        with average.applied():
+            assert not torch.equal(model.weight, own["weight"])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        look()
+    assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("round_to_half", [True, False])
+def test_average_is_rounded_to_half_only_when_asked(round_to_half):
+    model = nn.Linear(20, 20)
+    average = WeightAverage(model, 0.9, round_to_half)
+    with average.applied():
+        is_half = torch.equal(model.weight.half().float(), model.weight)
+    assert is_half is round_to_half
+
+
+def test_average_leaves_frozen_weights_alone():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[0].requires_grad_(False)
+    frozen = model[0].weight.detach().clone()
+    average = WeightAverage(model, 0.5, round_to_half=True)
+    assert len(average.averages) == 2
+    with average.applied():
+        assert torch.equal(model[0].weight, frozen)
+    assert not torch.equal(frozen.half().float(), frozen)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_average_refuses_a_decay_outside_its_range(decay):
+    with pytest.raises(ValueError, match=r"`decay` must be in \[0, 1\)"):
+        WeightAverage(nn.Linear(1, 1), decay)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_finite_raises_with_the_remedy(value):
+    with pytest.raises(FloatingPointError, match=r"`loss` must be finite, got .* Lower it."):
+        train.finite(value, "loss", "Lower it.")
+    assert train.finite(0.5, "loss", "") == 0.5
+
+
+# ---- queries of the retrieval stage -----------------------------------------------------------
+
+SMALL = AttributeSchema.from_names(["hat", "glasses", "backpack", "skirt"])
+
+
+def test_full_rows_state_their_columns_only():
+    rows = full_rows(np.array([[1, 0], [0, 0]]), [3, 1], 4)
+    assert rows.tolist() == [[-100, 0, -100, 1], [-100, 0, -100, 0]]
+
+
+def test_known_columns_are_evaluated_and_known_in_every_split():
+    train_labels = np.array([[1, 0, 0, -100], [0, 0, 0, 1]])
+    validation_labels = np.array([[1, -100, 0, 0]])
+    assert known_columns([train_labels, validation_labels], SMALL) == [0, 2]
+    partly = AttributeSchema.from_dict({**SMALL.to_dict(), "evaluated": ["hat", "glasses"]})
+    assert known_columns([train_labels], partly) == [0, 1]
+    with pytest.raises(ValueError, match="`dataset` must have an evaluated attribute"):
+        known_columns([np.full((2, 4), -100)], SMALL)
+
+
+def random_labels(images: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    shape = (images, SCHEMA.num_attributes)
+    return rng.choice([1, 0, -100], size=shape, p=[0.2, 0.6, 0.2])
+
+
+def test_partial_rows_name_what_the_person_has_and_exclude_the_rest_of_a_choice():
+    labels = np.zeros((300, SCHEMA.num_attributes), dtype=np.int64)
+    rng = np.random.default_rng(0)
+    for row in labels:  # one option of each choice, a fifth of the flags
+        for group in SCHEMA.groups:
+            row[SCHEMA.index(rng.choice(list(group.options.values())))] = 1
+        for flag in SCHEMA.flags:
+            row[SCHEMA.index(flag.attribute)] = rng.random() < 0.2
+    queries = partial_rows(labels, SCHEMA, np.random.default_rng(1), max_said=4)
+    said = (queries == 1).sum(axis=1)
+    assert set(said.tolist()) == {1, 2, 3, 4}
+    assert (labels[queries == 1] == 1).all()
+    excluded = 0
+    for query in queries:
+        expected = np.full(len(query), -100)
+        for group in SCHEMA.groups:
+            options = [SCHEMA.index(a) for a in group.options.values()]
+            if group.exclusive and (query[options] == 1).any():
+                expected[options] = 0
+        excluded += (expected == 0).sum()
+        expected[query == 1] = 1
+        assert query.tolist() == expected.tolist()
+    assert excluded > 100
+    assert matching_rows(torch.tensor(labels), torch.tensor(queries)).diagonal().all()
+
+
+def test_partial_rows_follow_the_generator_and_leave_unknown_people_unsaid():
+    labels = random_labels(20)
+    labels[3], labels[4] = -100, 0
+    draws = [partial_rows(labels, SCHEMA, np.random.default_rng(seed)) for seed in (5, 5, 6)]
+    assert np.array_equal(draws[0], draws[1])
+    assert not np.array_equal(draws[0], draws[2])
+    assert (draws[0][[3, 4]] == -100).all()
+    assert ((draws[0] == 1).any(axis=1) == (labels == 1).any(axis=1)).all()
+
+
+def test_matching_rows_equal_plain_loops():
+    rng = np.random.default_rng(2)
+    labels = rng.choice([1, 0, -100], size=(40, 4))
+    queries = rng.choice([1, 0, -100], size=(30, 4), p=[0.3, 0.2, 0.5])
+    queries[0] = -100
+    found = matching_rows(torch.tensor(labels), torch.tensor(queries))
+    for image, person in enumerate(labels):
+        for number, query in enumerate(queries):
+            fits = any(wish == 1 for wish in query)
+            for has, wish in zip(person, query, strict=True):
+                if (wish == 1 and has != 1) or (wish == 0 and has == 1):
+                    fits = False
+            assert found[image, number].item() is fits
+    assert 0 < found.sum() < found.numel() / 2
+    assert not found[:, 0].any()
+
+
+def test_embed_texts_keep_order_share_duplicates_and_leave_the_silent_zero(
+    micro_model, make_tokenizer
+):
+    schema = AttributeSchema.from_names(list(micro_model.config.id2label.values()))
+    tokenizer = make_tokenizer("a person with hat glasses backpack female skirt red , and .")
+    processor = ClearProcessor.for_schema(schema, 32, 32, tokenizer, query_kind="soft")
+    rng = np.random.default_rng(0)
+    rows = rng.choice([1, 0, -100], size=(11, 6), p=[0.4, 0.3, 0.3])
+    rows[4], rows[7], rows[10] = rows[1], 0, -100
+    embeds = embed_texts(micro_model, processor, rows, batch_size=3)
+    assert embeds.shape == (11, 16)
+    for row, embed in zip(rows, embeds, strict=True):
+        if not (row == 1).any():
+            assert not embed.any()
+            continue
+        inputs = processor(labels=row[None], return_tensors="pt")
+        expected = micro_model.encode_text(inputs["input_ids"], inputs["attention_mask"])[0]
+        torch.testing.assert_close(embed, expected)
+    assert torch.equal(embeds[4], embeds[1])
+    assert not torch.allclose(embeds[0], embeds[1])
+
+
+def test_feature_rows_draw_a_view_from_seed_epoch_and_index():
+    features = torch.arange(4)[:, None, None] * 100.0 + torch.arange(50)[None, :, None]  # view, row
+    rows = FeatureRows(features, np.arange(50) % 7, seed=3)
+    drawn = {}
+    for rows.epoch in (1, 2):
+        items = [rows[index] for index in range(len(rows))]
+        assert [item["index"] for item in items] == list(range(50))
+        assert [item["categories"].item() for item in items] == [i % 7 for i in range(50)]
+        values = torch.cat([item["features"] for item in items])
+        assert torch.equal(values % 100, torch.arange(50.0))
+        views = drawn[rows.epoch] = (values // 100).int().tolist()
+        assert set(views) == {0, 1, 2, 3}
+        assert [int(rows[index]["features"] // 100) for index in reversed(range(50))] == views[::-1]
+    assert drawn[1] != drawn[2]
+    other = FeatureRows(features, np.zeros(50), seed=4)
+    other.epoch = 1
+    assert [int(other[index]["features"] // 100) for index in range(50)] != drawn[1]
+
+
+# ---- settings ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage": "retrival"}, "`stage` must be one of"),
+        ({"stage": "retrieval"}, "`checkpoint` must name the trained model"),
+        ({"preset": "clear-huge"}, "`preset` must be one of"),
+        ({"dataset": "market"}, "`dataset` must be one of"),
+        ({"query_kind": "loud"}, "`query_kind` must be one of"),
+        ({"margin_kind": "wide"}, "`margin_kind` must be one of"),
+        ({"mixed_precision": "fp8"}, "`mixed_precision` must be one of"),
+        ({"dataset_options": "{train_size: 4}"}, "`dataset_options` must be a JSON object"),
+        ({"dataset_options": "[1]"}, "`dataset_options` must be a JSON object"),
+        ({"epochs": 0}, "`epochs` must be at least 1"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1"),
+        ({"feature_views": 0}, "`feature_views` must be at least 1"),
+    ],
+)
+def test_wrong_settings_are_refused_with_their_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingSettings(**changes)
+
+
+def test_command_line_gives_settings():
+    settings = train.parse_settings(["--epochs", "3", "--learning_rate", "1e-4", "--no_store_half"])
+    assert (settings.epochs, settings.learning_rate, settings.store_half) == (3, 1e-4, False)
+    assert train.parse_settings([]) == TrainingSettings()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epoks", "3"], "there are no such options: --epoks 3"),
+        (["--epoch", "3"], "there are no such options: --epoch 3"),  # no abbreviations
+        (["--stage", "retrieval"], "`checkpoint` must name"),
+        (["--epochs", "many"], "invalid int value: 'many'"),
+    ],
+)
+def test_command_line_errors_are_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.parse_settings(arguments)
+    usage, error = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 2
+    assert usage.startswith("usage: ")
+    assert message in error
+
+
+def test_public_names_have_no_folder_of_this_machine(monkeypatch):
+    assert public_name("/home/someone/models/mini") == "mini"
+    assert public_name("runs/clear") == "runs/clear"
+    assert public_name("owner/model") == "owner/model"
+    assert [public_name(value) for value in (None, 3, True)] == [None, 3, True]
+    settings = TrainingSettings(
+        data_dir="/secret/data",
+        output_dir="/secret/run",
+        checkpoint="/secret/base",
+        text_model="/secret/text",
+        text_source="/secret/source",
+        base_name="/secret/name",
+        dataset_options='{"list_file": "/secret/list", "train_size": 4}',
+    )
+    monkeypatch.setenv("PATH", "")  # no git here: the commit is unknown, the run goes on
+    record = run_folder.public_settings(settings, 2)
+    assert "secret" not in json.dumps(record)
+    assert record["dataset_options"] == {"list_file": "list", "train_size": 4}
+    assert (record["num_processes"], record["commit"]) == (2, None)
+    assert {field.name for field in fields(TrainingSettings)} <= record.keys()
+
+
+def test_commit_is_that_of_the_checkout():
+    commit = run_folder.running_commit()
+    assert commit is None or re.fullmatch(r"[\w.-]+", commit)
+
+
+# ---- the folder of a run ----------------------------------------------------------------------
+
+FILES = ("model.safetensors", "config.json", "training_args.json", "metrics.json")
+
+
+def plain_curve(history: list[dict], path: Path, score: str) -> None:
+    path.write_bytes(b"curve " + json.dumps(history).encode())
+
+
+def write_version(output: Path, version: int) -> None:
+    """A run whose every file names the version."""
+
+    def save(folder: Path) -> None:
+        for name in FILES[:2]:
+            (folder / name).write_text(f'"{version}"')
+
+    history = [{"epoch": version, "loss": 1.0, "score": 0.5}]
+    run_folder.write_run(save, output, {"version": version}, history, "score")
+
+
+def read_version(output: Path) -> int:
+    """The one version that all files of a run name; fails for a mixed or partial run."""
+    versions = [int(json.loads((output / name).read_text())) for name in FILES[:2]]
+    versions.append(json.loads((output / "training_args.json").read_text())["version"])
+    versions.append(json.loads((output / "metrics.json").read_text())["epochs"][0]["epoch"])
+    versions.append(json.loads((output / "training_curve.png").read_bytes()[6:])[0]["epoch"])
+    assert len(set(versions)) == 1
+    assert {path.name for path in output.iterdir()} == {*FILES, "training_curve.png"}
+    return versions[0]
+
+
+def die_at(event_number: int, work, *arguments) -> None:
+    """Do the work, and end the process, with nothing cleaned up, before the n-th file access."""
+    numbers = count(1)
+
+    def hook(event: str, args: tuple) -> None:
+        is_file_event = event.startswith(("os.", "shutil.")) or event == "open"
+        if is_file_event and next(numbers) == event_number:
+            os_exit(9)
+
+    from os import _exit as os_exit
+
+    sys.addaudithook(hook)
+    work(*arguments)
+    os_exit(0)
+
+
+def killed_at(event_number: int, work, *arguments) -> bool:
+    """Whether the work, in a process of its own, was ended before it was done."""
+    arguments = (event_number, work, *arguments)
+    process = multiprocessing.get_context("fork").Process(target=die_at, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode in (0, 9)
+    return process.exitcode == 9
+
+
+def test_a_kill_at_any_file_access_leaves_a_whole_run_or_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "draw_curve", plain_curve)
+    seen, output = set(), tmp_path / "run"
+    for event_number in count(1):
+        for folder in tmp_path.iterdir():
+            shutil.rmtree(folder)
+        write_version(output, 1)
+        killed = killed_at(event_number, write_version, output, 2)
+        found = read_version(output) if output.exists() else None
+        run_folder.prepare_folder(output)
+        assert read_version(output) == (found or 2)  # none: the new one was whole, and is put back
+        assert [path.name for path in tmp_path.iterdir()] == ["run"]
+        write_version(output, 3)
+        assert read_version(output) == 3
+        seen.add(found)
+        if not killed:
+            break
+    assert seen == {1, None, 2}
+    assert event_number > 20
+
+
+def test_a_kill_in_the_first_run_leaves_a_whole_run_or_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "draw_curve", plain_curve)
+    seen, output = set(), tmp_path / "run"
+    for event_number in count(1):
+        shutil.rmtree(output, ignore_errors=True)
+        killed = killed_at(event_number, write_version, output, 1)
+        found = read_version(output) if output.exists() else None
+        run_folder.prepare_folder(output)
+        assert (read_version(output) if output.exists() else None) == found
+        assert {path.name for path in tmp_path.iterdir()} <= {"run"}
+        seen.add(found)
+        if not killed:
+            break
+    assert seen == {None, 1}
+
+
+def test_a_kill_while_records_are_written_leaves_each_file_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "draw_curve", plain_curve)
+    output = tmp_path / "run"
+    history = [{"epoch": 1, "loss": 1.0, "score": 0.5}, {"epoch": 2, "loss": 0.5, "score": 0.4}]
+    lengths = set()
+    for event_number in count(1):
+        write_version(output, 1)
+        killed = killed_at(
+            event_number, run_folder.write_records, output, {"version": 1}, history, "score"
+        )
+        metrics = json.loads((output / "metrics.json").read_text())["epochs"]
+        assert metrics == history[: len(metrics)]
+        lengths.add(len(metrics))
+        assert json.loads((output / "training_args.json").read_text()) == {"version": 1}
+        run_folder.prepare_folder(output)  # still taken for a run
+        if not killed:
+            break
+    assert lengths == {1, 2}
+
+
+def test_foreign_folders_and_files_are_refused_and_stay(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for output, what in ((tmp_path, "holds other files"), (tmp_path / "thesis.txt", "is a file")):
+        with pytest.raises(ValueError, match=f"`output_dir` must be new, empty .* {what}"):
+            run_folder.prepare_folder(output)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    run_folder.prepare_folder(tmp_path / "not" / "there")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+# ---- the loop ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory) -> Path:
+    """Where the drawn crops are kept between the tests of this file."""
+    return tmp_path_factory.mktemp("tables")
+
+
+@pytest.fixture
+def make_settings(tables, tmp_path, monkeypatch, make_micro_config):
+    """A function that makes the settings of a run of seconds: a micro model, 48 drawn crops."""
+    config = make_micro_config(text_config=None).to_dict()
+    kept = {"image_height", "image_width", "fusion_embed_dim", "fusion_num_heads"}
+    kept |= {n for n in config if n.startswith(("local_", "global_"))}
+    monkeypatch.setitem(PRESETS, "micro", {name: config[name] for name in kept})
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tables)
+    monkeypatch.chdir(tmp_path)
+    sizes = {"train_size": 48, "validation_size": 24, "test_size": 8, "width": 32, "height": 64}
+
+    def make(**changes) -> TrainingSettings:
+        usual = {"dataset": "synthetic", "preset": "micro", "dataset_options": json.dumps(sizes)}
+        usual |= {"epochs": 2, "batch_size": 16, "output_dir": "run"}
+        return TrainingSettings(**{**usual, **changes})
+
+    yield make
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def weights_of(folder: str | Path) -> dict[str, torch.Tensor]:
+    return load_file(next(Path(folder).glob("*.safetensors")))
+
+
+def check_records(folder: Path, history: list[dict]) -> None:
+    """Each epoch is in metrics.json, the curve is a picture, no file names this machine."""
+    assert json.loads((folder / "metrics.json").read_text())["epochs"] == history
+    with Image.open(folder / "training_curve.png") as curve:
+        assert curve.format == "PNG"
+        curve.load()
+        assert curve.convert("L").getextrema()[0] < 128
+    for path in folder.glob("*.json"):
+        absolute = re.findall(r'"(?:/|[A-Z]:\\)[^"]*"', path.read_text())
+        assert [text for text in absolute if len(text) > 3] == [], path.name
+        assert str(Path.cwd()) not in path.read_text()
+    left = [path.name for path in folder.rglob("*") if "partial" in path.name]
+    assert left == []
+    assert [path.name for path in folder.parent.glob(".*")] == []
+
+
+def test_recognition_run_is_a_repository_with_its_records(make_settings):
+    history = train.main(make_settings(output_dir=str(Path("deep/run").absolute())))
+    folder = Path("deep/run")
+    check_records(folder, history)
+    assert [record["epoch"] for record in history] == [1, 2]
+    names = {path.name for path in folder.iterdir()}
+    assert {"modeling_clear.py", "processing_clear.py", "peft_clear.py", "config.json"} <= names
+    record = json.loads((folder / "training_args.json").read_text())
+    assert record["output_dir"] == "run"
+    assert record["dataset_options"]["train_size"] == 48
+    model = ClearModel.from_pretrained(folder).eval()
+    processor = ClearProcessor.from_pretrained(folder, trust_remote_code=True)
+    crop = Image.new("RGB", (40, 90), "green")
+    logits = model(**processor(images=crop, return_tensors="pt")).logits
+    assert len(processor.decode(logits)) == 1
+    assert list(model.config.id2label.values()) == list(SCHEMA.attributes)
+
+
+def test_positive_ratios_come_from_the_training_split(make_settings):
+    train.main(make_settings(epochs=1))
+    ratios = ClearConfig.from_pretrained("run").attribute_positive_ratios
+    labels = np.array(make_settings().load_rows("train").with_format("numpy")["labels"])
+    for column, ratio in zip(labels.T, ratios, strict=True):
+        known = column[column != -100]
+        assert ratio == (pytest.approx((known == 1).mean()) if len(known) else 0.5)
+
+
+def test_equal_seeds_give_equal_runs_bit_for_bit(make_settings):
+    histories = [
+        train.main(make_settings(output_dir=name, seed=seed, num_workers=workers))
+        for name, seed, workers in [
+            ("one", 0, 0),
+            ("two", 0, 0),
+            ("workers", 0, 1),
+            ("other", 1, 0),
+        ]
+    ]
+    assert histories[0] == histories[1] == histories[2]
+    assert histories[0] != histories[3]
+    one, two, workers, other = map(weights_of, ("one", "two", "workers", "other"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert all(torch.equal(one[name], workers[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_handful_of_crops_is_learned_by_heart(make_settings):
+    history = train.main(
+        make_settings(
+            train_split="train[:8]",
+            validation_split="train[:8]",
+            batch_size=8,
+            epochs=60,
+            learning_rate=3e-3,
+            ema_decay=0.5,
+            padding=0,
+            jitter=0.0,
+            erasing=0.0,
+        )
+    )
+    losses = [record["loss"] for record in history]
+    assert losses[-1] < 0.5 * losses[0]
+    assert history[-1]["mean_accuracy"] > history[0]["mean_accuracy"] + 0.1
+
+
+@pytest.mark.parametrize(("train_split", "kept"), [("train", 2), ("trainval", 3)])
+def test_the_best_epoch_is_kept_and_of_trainval_the_last(
+    make_settings, monkeypatch, train_split, kept
+):
+    scores, weights = iter([0.3, 0.9, 0.5]), []
+
+    def evaluate(stage, model, loader):
+        weights.append({n: t.clone() for n, t in stage.model.state_dict().items()})
+        return {"mean_accuracy": next(scores)}
+
+    monkeypatch.setattr(RecognitionStage, "evaluate", evaluate)
+    if train_split == "trainval":
+        load = TrainingSettings.load_rows
+        monkeypatch.setattr(
+            TrainingSettings, "load_rows", lambda self, split: load(self, split.removesuffix("val"))
+        )
+        train.main(make_settings(train_split="trainval", validation_split="train", epochs=3))
+    else:
+        train.main(make_settings(epochs=3))
+    saved = weights_of("run")
+    for epoch, state in enumerate(weights, 1):
+        is_same = all(torch.equal(state[name], saved[name].float()) for name in state)
+        assert is_same is (epoch == kept)
+    assert len(json.loads(Path("run/metrics.json").read_text())["epochs"]) == 3
+
+
+def test_store_half_decides_the_type_of_the_file(make_settings):
+    train.main(make_settings(epochs=1, output_dir="half"))
+    train.main(make_settings(epochs=1, output_dir="whole", store_half=False))
+    half, whole = weights_of("half"), weights_of("whole")
+    assert {t.dtype for t in half.values() if t.is_floating_point()} == {torch.float16}
+    assert all(torch.equal(whole[name].half(), half[name].half()) for name in half)
+    assert torch.float32 in {t.dtype for t in whole.values()}
+
+
+def test_a_run_replaces_an_earlier_one(make_settings):
+    train.main(make_settings(epochs=2))
+    before = weights_of("run")
+    (Path("run") / "notes.txt").write_text("of the earlier run")
+    history = train.main(make_settings(epochs=1, seed=1))
+    check_records(Path("run"), history)
+    assert not (Path("run") / "notes.txt").exists()
+    assert not all(torch.equal(before[name], tensor) for name, tensor in weights_of("run").items())
+
+
+def test_average_follows_the_weights_where_prepare_put_them(make_settings, monkeypatch):
+    # As when they move to a device: what was copied before then is of another kind.
+    monkeypatch.setattr(Accelerator, "prepare_model", lambda self, model, **kwargs: model.double())
+    train.main(make_settings(epochs=1))
+    assert (Path("run") / "model.safetensors").is_file()
+
+
+def test_drawn_crops_join_the_training_split(make_settings):
+    settings = make_settings(num_synthetic=20)
+    stage = RecognitionStage(settings, Accelerator())
+    assert [len(crops) for crops in stage.train_crops.datasets] == [48, 20]
+    stage.start_epoch(4)
+    assert [crops.epoch for crops in stage.train_crops.datasets] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"learning_rate": 1e30}, FloatingPointError, "`loss` must be finite, got .* Lower"),
+        ({"batch_size": 49}, ValueError, "`batch_size` times the number of processes must not"),
+        ({"checkpoint": "nowhere"}, ValueError, "`checkpoint` must be a folder or a Hub id"),
+        ({"checkpoint": "/no/where"}, ValueError, "`checkpoint` must be a folder or a Hub id"),
+        ({"text_model": "./no/where"}, ValueError, "`text_model` must be a folder or a Hub id"),
+        ({"dataset": "peta", "data_dir": "nowhere"}, FileNotFoundError, "nowhere"),
+        ({"train_split": "training"}, ValueError, "training"),
+        ({"stage": "retrieval", "checkpoint": "nowhere"}, ValueError, "`checkpoint` must be"),
+    ],
+)
+def test_a_run_that_cannot_go_on_says_why_and_writes_nothing(
+    make_settings, changes, error, message
+):
+    if changes.get("dataset") == "peta":
+        changes = {**changes, "dataset_options": "{}"}
+    with pytest.raises(error, match=message):
+        train.main(make_settings(output_dir="deep/run", **changes))
+    assert list(Path().iterdir()) == []
+
+
+def test_weights_that_explode_in_the_last_step_are_not_kept(make_settings):
+    with pytest.raises((FloatingPointError, ValueError), match=r"must be finite|NaN|nan"):
+        train.main(make_settings(batch_size=48, epochs=1, learning_rate=1e30))
+    assert list(Path().iterdir()) == []
+
+
+def test_a_checkpoint_of_other_attributes_is_refused(make_settings):
+    train.main(make_settings(epochs=1))
+    path = Path("run/processor_config.json")
+    content = json.loads(path.read_text())
+    content["schema"] = AttributeSchema.from_names(["hat"]).to_dict()
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="`checkpoint` must know the attributes of 'synthetic'"):
+        train.main(make_settings(checkpoint="run", output_dir="next"))
+
+
+def test_recognition_goes_on_from_a_checkpoint(make_settings):
+    train.main(make_settings(epochs=1))
+    train.main(make_settings(epochs=1, checkpoint="run", output_dir="next", learning_rate=1e-12))
+    before, after = weights_of("run"), weights_of("next")
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name].float(), tensor.float(), atol=1e-4, rtol=1e-3)
+
+
+# ---- the retrieval stage ----------------------------------------------------------------------
+
+
+def test_retrieval_run_gives_an_adapter_and_leaves_the_base(make_settings):
+    train.main(make_settings(epochs=1, output_dir="base"))
+    before = weights_of("base")
+    history = train.main(
+        make_settings(stage="retrieval", checkpoint="base", query_kind="hard", embed_dim=32)
+    )
+    check_records(Path("run"), history)
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights_of("base").items())
+    assert json.loads(Path("run/adapter_config.json").read_text())["base_model_name_or_path"] == (
+        "base"
+    )
+    model = ClearModel.from_pretrained("base").eval()
+    model.load_adapter("run")
+    processor = ClearProcessor.from_pretrained("base", trust_remote_code=True, query_kind="hard")
+    crop = Image.new("RGB", (40, 90), "green")
+    inputs = processor(images=crop, queries=[{"backpack": True}], return_tensors="pt")
+    output = model(**inputs)
+    assert output.image_embeds.shape == output.query_embeds.shape == (1, 32)
+
+
+def test_retrieval_learns_its_training_categories(make_settings):
+    train.main(make_settings(epochs=1, output_dir="base"))
+    history = train.main(
+        make_settings(
+            stage="retrieval",
+            checkpoint="base",
+            query_kind="hard",
+            validation_split="train",
+            epochs=30,
+            learning_rate=3e-3,
+            ema_decay=0.5,
+            feature_views=1,
+            partial_weight=0.0,
+            adapter_dropout=0.0,
+        )
+    )
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+    assert history[-1]["mean_average_precision"] > 2 * history[0]["mean_average_precision"]
+
+
+@pytest.fixture
+def text_model(tmp_path, make_tokenizer) -> str:
+    """A folder with a language model of one layer and its tokenizer of whole words."""
+    folder = str(tmp_path / "text")
+    tokenizer = make_tokenizer("a man woman person with and wearing black white red hat . ,")
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(5)
+    config = BertConfig(vocab_size=len(tokenizer), intermediate_size=16, **TEXT_SIZES)
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_soft_and_hard_queries_use_the_language_model(make_settings, text_model):
+    train.main(make_settings(epochs=1, output_dir="base", text_model=text_model))
+    check_records(Path("base"), json.loads(Path("base/metrics.json").read_text())["epochs"])
+    assert ClearConfig.from_pretrained("base").text_source == "text"
+    train.main(make_settings(stage="retrieval", checkpoint="base", embed_dim=32, epochs=2))
+    base = ClearModel.from_pretrained("base").eval()
+    source = BertModel.from_pretrained(text_model)
+    for name, tensor in base.language_model.named_parameters():
+        assert torch.equal(tensor, source.get_parameter(name).half().float())
+    base.load_adapter("run")
+    processor = ClearProcessor.from_pretrained("base", trust_remote_code=True)
+    inputs = processor(queries=[{"gender": "female"}, {"hat": True}], return_tensors="pt")
+    assert inputs["input_ids"].shape[0] == 2
+    both = base.get_query_features(**inputs)
+    inputs["input_ids"] = inputs["input_ids"].flip(0)
+    other = base.get_query_features(**inputs)
+    assert both.shape == (2, 32)
+    assert not torch.allclose(both[:, :16], other[:, :16])
+    trained = weights_of("run")
+    assert any("text_projection" in name for name in trained)
+
+
+def test_the_language_model_is_no_concern_of_the_optimizer(make_settings, text_model):
+    stage = RecognitionStage(make_settings(text_model=text_model), Accelerator())
+    learned = {id(p) for g in train.parameter_groups(stage.model, 0.1) for p in g["params"]}
+    assert not learned & {id(p) for p in stage.model.language_model.parameters()}
+    assert learned == {id(p) for p in stage.model.parameters() if p.requires_grad}
+    assert len(WeightAverage(stage.model, 0.9).averages) == len(learned)
