@@ -1,14 +1,10 @@
-"""train.py and training/ in this process: formulas, the folder of a run, and the loop."""
+"""train.py and its stages in this process: formulas, settings and the loop."""
 
 import copy
 import json
 import math
-import multiprocessing
 import re
-import shutil
-import sys
-from dataclasses import fields
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import datasets
@@ -28,18 +24,9 @@ from clear_par.configuration_clear import PRESETS, ClearConfig
 from clear_par.datasets_scripts.synthetic import SCHEMA_FILE
 from clear_par.modeling_clear import ClearModel
 from clear_par.processing_clear import ClearProcessor
-from clear_par.training import run_folder
 from clear_par.training.averaging import WeightAverage
-from clear_par.training.queries import (
-    embed_texts,
-    full_rows,
-    known_columns,
-    matching_rows,
-    partial_rows,
-)
 from clear_par.training.recognition import RecognitionStage
-from clear_par.training.retrieval import FeatureRows
-from clear_par.training.settings import TrainingSettings, public_name
+from clear_par.training.settings import TrainingSettings
 
 SCHEMA = AttributeSchema.from_json(SCHEMA_FILE)
 TEXT_SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -163,126 +150,6 @@ def test_finite_raises_with_the_remedy(value):
     assert train.finite(0.5, "loss", "") == 0.5
 
 
-# ---- queries of the retrieval stage -----------------------------------------------------------
-
-SMALL = AttributeSchema.from_names(["hat", "glasses", "backpack", "skirt"])
-
-
-def test_full_rows_state_their_columns_only():
-    rows = full_rows(np.array([[1, 0], [0, 0]]), [3, 1], 4)
-    assert rows.tolist() == [[-100, 0, -100, 1], [-100, 0, -100, 0]]
-
-
-def test_known_columns_are_evaluated_and_known_in_every_split():
-    train_labels = np.array([[1, 0, 0, -100], [0, 0, 0, 1]])
-    validation_labels = np.array([[1, -100, 0, 0]])
-    assert known_columns([train_labels, validation_labels], SMALL) == [0, 2]
-    partly = AttributeSchema.from_dict({**SMALL.to_dict(), "evaluated": ["hat", "glasses"]})
-    assert known_columns([train_labels], partly) == [0, 1]
-    with pytest.raises(ValueError, match="`dataset` must have an evaluated attribute"):
-        known_columns([np.full((2, 4), -100)], SMALL)
-
-
-def random_labels(images: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    shape = (images, SCHEMA.num_attributes)
-    return rng.choice([1, 0, -100], size=shape, p=[0.2, 0.6, 0.2])
-
-
-def test_partial_rows_name_what_the_person_has_and_exclude_the_rest_of_a_choice():
-    labels = np.zeros((300, SCHEMA.num_attributes), dtype=np.int64)
-    rng = np.random.default_rng(0)
-    for row in labels:  # one option of each choice, a fifth of the flags
-        for group in SCHEMA.groups:
-            row[SCHEMA.index(rng.choice(list(group.options.values())))] = 1
-        for flag in SCHEMA.flags:
-            row[SCHEMA.index(flag.attribute)] = rng.random() < 0.2
-    queries = partial_rows(labels, SCHEMA, np.random.default_rng(1), max_said=4)
-    said = (queries == 1).sum(axis=1)
-    assert set(said.tolist()) == {1, 2, 3, 4}
-    assert (labels[queries == 1] == 1).all()
-    excluded = 0
-    for query in queries:
-        expected = np.full(len(query), -100)
-        for group in SCHEMA.groups:
-            options = [SCHEMA.index(a) for a in group.options.values()]
-            if group.exclusive and (query[options] == 1).any():
-                expected[options] = 0
-        excluded += (expected == 0).sum()
-        expected[query == 1] = 1
-        assert query.tolist() == expected.tolist()
-    assert excluded > 100
-    assert matching_rows(torch.tensor(labels), torch.tensor(queries)).diagonal().all()
-
-
-def test_partial_rows_follow_the_generator_and_leave_unknown_people_unsaid():
-    labels = random_labels(20)
-    labels[3], labels[4] = -100, 0
-    draws = [partial_rows(labels, SCHEMA, np.random.default_rng(seed)) for seed in (5, 5, 6)]
-    assert np.array_equal(draws[0], draws[1])
-    assert not np.array_equal(draws[0], draws[2])
-    assert (draws[0][[3, 4]] == -100).all()
-    assert ((draws[0] == 1).any(axis=1) == (labels == 1).any(axis=1)).all()
-
-
-def test_matching_rows_equal_plain_loops():
-    rng = np.random.default_rng(2)
-    labels = rng.choice([1, 0, -100], size=(40, 4))
-    queries = rng.choice([1, 0, -100], size=(30, 4), p=[0.3, 0.2, 0.5])
-    queries[0] = -100
-    found = matching_rows(torch.tensor(labels), torch.tensor(queries))
-    for image, person in enumerate(labels):
-        for number, query in enumerate(queries):
-            fits = any(wish == 1 for wish in query)
-            for has, wish in zip(person, query, strict=True):
-                if (wish == 1 and has != 1) or (wish == 0 and has == 1):
-                    fits = False
-            assert found[image, number].item() is fits
-    assert 0 < found.sum() < found.numel() / 2
-    assert not found[:, 0].any()
-
-
-def test_embed_texts_keep_order_share_duplicates_and_leave_the_silent_zero(
-    micro_model, make_tokenizer
-):
-    schema = AttributeSchema.from_names(list(micro_model.config.id2label.values()))
-    tokenizer = make_tokenizer("a person with hat glasses backpack female skirt red , and .")
-    processor = ClearProcessor.for_schema(schema, 32, 32, tokenizer, query_kind="soft")
-    rng = np.random.default_rng(0)
-    rows = rng.choice([1, 0, -100], size=(11, 6), p=[0.4, 0.3, 0.3])
-    rows[4], rows[7], rows[10] = rows[1], 0, -100
-    embeds = embed_texts(micro_model, processor, rows, batch_size=3)
-    assert embeds.shape == (11, 16)
-    for row, embed in zip(rows, embeds, strict=True):
-        if not (row == 1).any():
-            assert not embed.any()
-            continue
-        inputs = processor(labels=row[None], return_tensors="pt")
-        expected = micro_model.encode_text(inputs["input_ids"], inputs["attention_mask"])[0]
-        torch.testing.assert_close(embed, expected)
-    assert torch.equal(embeds[4], embeds[1])
-    assert not torch.allclose(embeds[0], embeds[1])
-
-
-def test_feature_rows_draw_a_view_from_seed_epoch_and_index():
-    features = torch.arange(4)[:, None, None] * 100.0 + torch.arange(50)[None, :, None]  # view, row
-    rows = FeatureRows(features, np.arange(50) % 7, seed=3)
-    drawn = {}
-    for rows.epoch in (1, 2):
-        items = [rows[index] for index in range(len(rows))]
-        assert [item["index"] for item in items] == list(range(50))
-        assert [item["categories"].item() for item in items] == [i % 7 for i in range(50)]
-        values = torch.cat([item["features"] for item in items])
-        assert torch.equal(values % 100, torch.arange(50.0))
-        views = drawn[rows.epoch] = (values // 100).int().tolist()
-        assert set(views) == {0, 1, 2, 3}
-        assert [int(rows[index]["features"] // 100) for index in reversed(range(50))] == views[::-1]
-    assert drawn[1] != drawn[2]
-    other = FeatureRows(features, np.zeros(50), seed=4)
-    other.epoch = 1
-    assert [int(other[index]["features"] // 100) for index in range(50)] != drawn[1]
-
-
 # ---- settings ---------------------------------------------------------------------------------
 
 
@@ -330,157 +197,6 @@ def test_command_line_errors_are_one_line(arguments, message, capsys):
     assert stop.value.code == 2
     assert usage.startswith("usage: ")
     assert message in error
-
-
-def test_public_names_have_no_folder_of_this_machine(monkeypatch):
-    assert public_name("/home/someone/models/mini") == "mini"
-    assert public_name("runs/clear") == "runs/clear"
-    assert public_name("owner/model") == "owner/model"
-    assert [public_name(value) for value in (None, 3, True)] == [None, 3, True]
-    settings = TrainingSettings(
-        data_dir="/secret/data",
-        output_dir="/secret/run",
-        checkpoint="/secret/base",
-        text_model="/secret/text",
-        text_source="/secret/source",
-        base_name="/secret/name",
-        dataset_options='{"list_file": "/secret/list", "train_size": 4}',
-    )
-    monkeypatch.setenv("PATH", "")  # no git here: the commit is unknown, the run goes on
-    record = run_folder.public_settings(settings, 2)
-    assert "secret" not in json.dumps(record)
-    assert record["dataset_options"] == {"list_file": "list", "train_size": 4}
-    assert (record["num_processes"], record["commit"]) == (2, None)
-    assert {field.name for field in fields(TrainingSettings)} <= record.keys()
-
-
-def test_commit_is_that_of_the_checkout():
-    commit = run_folder.running_commit()
-    assert commit is None or re.fullmatch(r"[\w.-]+", commit)
-
-
-# ---- the folder of a run ----------------------------------------------------------------------
-
-FILES = ("model.safetensors", "config.json", "training_args.json", "metrics.json")
-
-
-def plain_curve(history: list[dict], path: Path, score: str) -> None:
-    path.write_bytes(b"curve " + json.dumps(history).encode())
-
-
-def write_version(output: Path, version: int) -> None:
-    """A run whose every file names the version."""
-
-    def save(folder: Path) -> None:
-        for name in FILES[:2]:
-            (folder / name).write_text(f'"{version}"')
-
-    history = [{"epoch": version, "loss": 1.0, "score": 0.5}]
-    run_folder.write_run(save, output, {"version": version}, history, "score")
-
-
-def read_version(output: Path) -> int:
-    """The one version that all files of a run name; fails for a mixed or partial run."""
-    versions = [int(json.loads((output / name).read_text())) for name in FILES[:2]]
-    versions.append(json.loads((output / "training_args.json").read_text())["version"])
-    versions.append(json.loads((output / "metrics.json").read_text())["epochs"][0]["epoch"])
-    versions.append(json.loads((output / "training_curve.png").read_bytes()[6:])[0]["epoch"])
-    assert len(set(versions)) == 1
-    assert {path.name for path in output.iterdir()} == {*FILES, "training_curve.png"}
-    return versions[0]
-
-
-def die_at(event_number: int, work, *arguments) -> None:
-    """Do the work, and end the process, with nothing cleaned up, before the n-th file access."""
-    numbers = count(1)
-
-    def hook(event: str, args: tuple) -> None:
-        is_file_event = event.startswith(("os.", "shutil.")) or event == "open"
-        if is_file_event and next(numbers) == event_number:
-            os_exit(9)
-
-    from os import _exit as os_exit
-
-    sys.addaudithook(hook)
-    work(*arguments)
-    os_exit(0)
-
-
-def killed_at(event_number: int, work, *arguments) -> bool:
-    """Whether the work, in a process of its own, was ended before it was done."""
-    arguments = (event_number, work, *arguments)
-    process = multiprocessing.get_context("fork").Process(target=die_at, args=arguments)
-    process.start()
-    process.join()
-    assert process.exitcode in (0, 9)
-    return process.exitcode == 9
-
-
-def test_a_kill_at_any_file_access_leaves_a_whole_run_or_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder, "draw_curve", plain_curve)
-    seen, output = set(), tmp_path / "run"
-    for event_number in count(1):
-        for folder in tmp_path.iterdir():
-            shutil.rmtree(folder)
-        write_version(output, 1)
-        killed = killed_at(event_number, write_version, output, 2)
-        found = read_version(output) if output.exists() else None
-        run_folder.prepare_folder(output)
-        assert read_version(output) == (found or 2)  # none: the new one was whole, and is put back
-        assert [path.name for path in tmp_path.iterdir()] == ["run"]
-        write_version(output, 3)
-        assert read_version(output) == 3
-        seen.add(found)
-        if not killed:
-            break
-    assert seen == {1, None, 2}
-    assert event_number > 20
-
-
-def test_a_kill_in_the_first_run_leaves_a_whole_run_or_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder, "draw_curve", plain_curve)
-    seen, output = set(), tmp_path / "run"
-    for event_number in count(1):
-        shutil.rmtree(output, ignore_errors=True)
-        killed = killed_at(event_number, write_version, output, 1)
-        found = read_version(output) if output.exists() else None
-        run_folder.prepare_folder(output)
-        assert (read_version(output) if output.exists() else None) == found
-        assert {path.name for path in tmp_path.iterdir()} <= {"run"}
-        seen.add(found)
-        if not killed:
-            break
-    assert seen == {None, 1}
-
-
-def test_a_kill_while_records_are_written_leaves_each_file_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder, "draw_curve", plain_curve)
-    output = tmp_path / "run"
-    history = [{"epoch": 1, "loss": 1.0, "score": 0.5}, {"epoch": 2, "loss": 0.5, "score": 0.4}]
-    lengths = set()
-    for event_number in count(1):
-        write_version(output, 1)
-        killed = killed_at(
-            event_number, run_folder.write_records, output, {"version": 1}, history, "score"
-        )
-        metrics = json.loads((output / "metrics.json").read_text())["epochs"]
-        assert metrics == history[: len(metrics)]
-        lengths.add(len(metrics))
-        assert json.loads((output / "training_args.json").read_text()) == {"version": 1}
-        run_folder.prepare_folder(output)  # still taken for a run
-        if not killed:
-            break
-    assert lengths == {1, 2}
-
-
-def test_foreign_folders_and_files_are_refused_and_stay(tmp_path):
-    (tmp_path / "thesis.txt").write_text("years of work")
-    for output, what in ((tmp_path, "holds other files"), (tmp_path / "thesis.txt", "is a file")):
-        with pytest.raises(ValueError, match=f"`output_dir` must be new, empty .* {what}"):
-            run_folder.prepare_folder(output)
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
-    run_folder.prepare_folder(tmp_path / "not" / "there")
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 # ---- the loop ---------------------------------------------------------------------------------
@@ -584,8 +300,8 @@ def test_a_handful_of_crops_is_learned_by_heart(make_settings):
             train_split="train[:8]",
             validation_split="train[:8]",
             batch_size=8,
-            epochs=60,
-            learning_rate=3e-3,
+            epochs=30,
+            learning_rate=1e-2,
             ema_decay=0.5,
             padding=0,
             jitter=0.0,
@@ -593,7 +309,7 @@ def test_a_handful_of_crops_is_learned_by_heart(make_settings):
         )
     )
     losses = [record["loss"] for record in history]
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.4 * losses[0]
     assert history[-1]["mean_accuracy"] > history[0]["mean_accuracy"] + 0.1
 
 

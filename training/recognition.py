@@ -55,9 +55,8 @@ class RecognitionStage:
         return {"train": [rows.select_columns(columns) for rows in train], "validation": validation}
 
     def _load_synthetic(self, count: int) -> datasets.Dataset:
-        return load_person_dataset(
-            "synthetic", split="train", train_size=count, seed=self.settings.seed
-        )
+        sizes = {"train_size": count, "validation_size": 1, "test_size": 1}  # only train is used
+        return load_person_dataset("synthetic", split="train", seed=self.settings.seed, **sizes)
 
     def _build(self, ratios: list[float]) -> tuple[ClearModel, ClearProcessor]:
         if self.settings.checkpoint is None:
