@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import re
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -179,6 +180,17 @@ def test_command_line_gives_settings():
     settings = train.parse_settings(["--epochs", "3", "--learning_rate", "1e-4", "--no_store_half"])
     assert (settings.epochs, settings.learning_rate, settings.store_half) == (3, 1e-4, False)
     assert train.parse_settings([]) == TrainingSettings()
+
+
+def test_help_gives_the_reason_of_every_option(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.parse_settings(["--help"])
+    assert stop.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for field in fields(TrainingSettings):
+        assert f"--{field.name}" in said
+        assert len(field.metadata["help"]) > 20
+        assert " ".join(field.metadata["help"].split()).replace("-", "") in said.replace("-", "")
 
 
 @pytest.mark.parametrize(
