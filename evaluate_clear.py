@@ -8,38 +8,36 @@ the whole split, and the images with exactly that vector are relevant.
 """
 
 import json
-import platform
-import shlex
-import subprocess
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-import datasets
 import numpy as np
 import torch
-import transformers
 from accelerate import Accelerator
 from transformers import HfArgumentParser
 
 from clear_par.datasets_scripts.retrieval_protocols import retrieval_split, unseen_categories
 from clear_par.modeling_clear import ClearModel
-from clear_par.peft_clear import active_adapter_config
 from clear_par.processing_clear import ClearProcessor
+from clear_par.reporting.adapter import load_adapter, require_same_attributes
 from clear_par.reporting.figures import draw_attributes, draw_retrieval
 from clear_par.reporting.markdown import report_markdown
+from clear_par.reporting.provenance import provenance
 from clear_par.reporting.recognition import recognition_report
 from clear_par.reporting.retrieval import (
+    Scorer,
+    chosen_queries,
     cosine_scorer,
     likelihood_scorer,
     random_scorer,
     retrieval_report,
 )
+from clear_par.training.checkpoint import load_checkpoint
 from clear_par.training.crops import PersonCrops, labels_of
 from clear_par.training.evaluation import crop_loader, predict
-from clear_par.training.queries import embed_texts, full_rows
-from clear_par.training.settings import DataSettings, dataset_schema, option
+from clear_par.training.queries import embed_texts, full_rows, known_columns
+from clear_par.training.settings import DataSettings, TrainingSettings, dataset_schema, option
 
 
 @dataclass
@@ -51,127 +49,171 @@ class EvaluationSettings(DataSettings):
         None, "Folder or Hub id of a retrieval adapter; None: no retrieval."
     )
     split: str = option("test", "Split to report on; choose models on another one.")
-    seen_split: str = option("trainval", "Categories of this split are not unseen.")
+    seen_split: str = option("train+validation", "Categories of these splits are not unseen.")
     output_dir: str = option("reports/clear", "Folder of report.json, report.md and the pictures.")
     batch_size: int = option(128, "Crops per step.")
+
+    def __post_init__(self):
+        TrainingSettings._check_dataset_options(self)
+        if self.batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1, got {self.batch_size}.")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a report is computed from; seen_labels: (images, attributes), None: no retrieval."""
+
+    model: ClearModel
+    processor: ClearProcessor
+    crops: PersonCrops
+    seen_labels: np.ndarray | None
+
+
+def parse_settings(arguments: Sequence[str] | None = None) -> EvaluationSettings:
+    """Settings of the command line; a wrong one ends the program with one line that says so."""
+    usage = "%(prog)s [--option value ...]; --help explains each"
+    parser = HfArgumentParser(
+        EvaluationSettings, description=__doc__, usage=usage, allow_abbrev=False
+    )
+    try:
+        settings, unknown = parser.parse_args_into_dataclasses(
+            arguments, return_remaining_strings=True
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    if unknown:
+        parser.error(f"there are no such options: {' '.join(unknown)}")
+    return settings
 
 
 def main(settings: EvaluationSettings) -> dict:
     """Write the report and return it."""
-    model, processor = load(settings)
-    if processor.schema.attributes != dataset_schema(settings.dataset).attributes:
-        raise ValueError(
-            f"`dataset` must have the attributes of the checkpoint, {processor.schema.name!r}, got "
-            f"{settings.dataset!r}."
-        )
-    rows = settings.load_rows(settings.split)
-    crops = PersonCrops(rows, processor, None, settings.cache_images)
-    accelerator = Accelerator()
-    loader = crop_loader(crops, settings.batch_size)
-    model, loader = accelerator.prepare(model, loader)
-    logits, features = predict(model, loader, accelerator)
-    labels = crops.labels.numpy()
-    report = provenance(settings, len(rows))
-    probabilities = torch.sigmoid(logits.double()).numpy()
-    report["recognition"] = recognition_report(probabilities, labels, processor.schema)
+    return evaluate(load_inputs(settings), settings)
+
+
+def load_inputs(settings: EvaluationSettings) -> Inputs:
+    """Everything that the settings name; all that a user can have got wrong is noticed here.
+
+    Raises: ValueError, FileNotFoundError.
+    """
     output = Path(settings.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    draw_attributes(report["recognition"]["attributes"], output / "attributes.png")
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"`output_dir` must be a folder, got the file {str(output)!r}.")
+    schema = dataset_schema(settings.dataset)
+    model, processor = load_checkpoint(settings.checkpoint)
+    known = processor.schema.attributes
+    require_same_attributes("checkpoint", settings.checkpoint, known, schema.attributes)
+    seen_labels = None
     if settings.adapter is not None:
-        report["retrieval"] = evaluate_retrieval(
-            settings, model, processor, crops, logits, features.to(accelerator.device), output
-        )
-    write_whole(output / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
-    write_whole(output / "report.md", report_markdown(report))
+        load_adapter(model, processor, settings.adapter)
+        seen_labels = labels_of(settings.load_rows(settings.seen_split))
+    rows = settings.load_rows(settings.split)
+    if not len(rows):
+        raise ValueError(f"`split` must hold images, got {settings.split!r}, which is empty.")
+    crops = PersonCrops(rows, processor, None, settings.cache_images)
+    return Inputs(model.eval(), processor, crops, seen_labels)
+
+
+def evaluate(inputs: Inputs, settings: EvaluationSettings) -> dict:
+    """Compute the whole report, then write it."""
+    accelerator, crops = Accelerator(), inputs.crops
+    loader = crop_loader(crops, settings.batch_size)
+    model, loader = accelerator.prepare(inputs.model, loader)
+    logits, features = predict(model, loader, accelerator)
+    probabilities = torch.sigmoid(logits.double()).numpy()
+    report = provenance(settings, len(crops), accelerator.num_processes)
+    report["recognition"] = recognition_report(
+        probabilities, crops.labels.numpy(), inputs.processor.schema
+    )
+    sheet = None
+    if inputs.seen_labels is not None:
+        report["retrieval"], sheet = evaluate_retrieval(inputs, logits, features)
+    if accelerator.is_main_process:
+        write_report(Path(settings.output_dir), report, sheet)
     return report
 
 
-def load(settings: EvaluationSettings) -> tuple[ClearModel, ClearProcessor]:
-    """The model with its adapter, and a processor that makes the adapter's kind of queries."""
-    model = ClearModel.from_pretrained(settings.checkpoint, dtype=torch.float32)
-    processor = ClearProcessor.from_pretrained(settings.checkpoint, trust_remote_code=True)
-    if settings.adapter is not None:
-        model.load_adapter(settings.adapter)
-        processor.query_kind = active_adapter_config(model).query_kind
-    return model.eval(), processor
-
-
 def evaluate_retrieval(
-    settings: EvaluationSettings,
-    model: ClearModel,
-    processor: ClearProcessor,
-    crops: PersonCrops,
-    logits: torch.Tensor,
-    features: torch.Tensor,
-    output: Path,
-) -> dict:
-    """Rank the gallery for every category by the adapter, by the classifier and at random."""
-    schema, columns = processor.schema, processor.schema.evaluated_indices
-    split = retrieval_split(crops.labels.numpy(), columns)
-    seen = labels_of(settings.load_rows(settings.seen_split))
-    unseen = unseen_categories(split.queries, seen, columns)
-    queries = full_rows(split.queries, columns, schema.num_attributes)
-    query_embeds = embed_queries(model, processor, queries)
-    with torch.no_grad():
-        image_embeds = model.get_image_features(features=features)
+    inputs: Inputs, logits: torch.Tensor, features: torch.Tensor
+) -> tuple[dict, dict]:
+    """Rank the gallery for every category by the adapter, by the classifier and at random.
+
+    Args:
+        logits: (gallery, attributes). features: (gallery, feature_dim).
+    Returns: the report, and what `draw_retrieval` shows of it.
+    """
+    labels, processor = inputs.crops.labels.numpy(), inputs.processor
+    columns = known_columns([labels, inputs.seen_labels], processor.schema)
+    split = retrieval_split(labels, columns)
+    unseen = unseen_categories(split.queries, inputs.seen_labels, columns)
+    rows = full_rows(split.queries, columns, processor.schema.num_attributes)
+    query_embeds, image_embeds = embed(inputs, rows, features)
     scorers = {
         "CLEAR adapter": cosine_scorer(query_embeds, image_embeds),
         "classifier likelihood": likelihood_scorer(split, logits[:, columns]),
-        "random": random_scorer(len(crops)),
+        "random": random_scorer(len(features)),
     }
-    draw_top(scorers["CLEAR adapter"], split, queries, processor, crops, output / "retrieval.png")
-    return {
+    report = {
         "num_queries": len(split.queries),
         "num_unseen": int(unseen.sum()),
-        "gallery_size": len(crops),
+        "gallery_size": len(features),
         "query_kind": processor.query_kind,
+        "query_attributes": [processor.schema.attributes[column] for column in columns],
         "rows": retrieval_report(scorers, split, unseen),
     }
+    chosen = chosen_queries(split)
+    return report, top_sheet(inputs, rows, split.relevance(chosen), chosen, scorers)
 
 
 @torch.no_grad()
-def embed_queries(
-    model: ClearModel, processor: ClearProcessor, queries: np.ndarray
-) -> torch.Tensor:
-    """Embeddings of label rows in the joint space: (queries, embed_dim)."""
-    inputs = {"query_attributes": torch.from_numpy(queries).to(model.device)}
-    if processor.query_kind != "hard":
-        inputs["text_embeds"] = embed_texts(model, processor, queries)
-    return model.get_query_features(**inputs)
+def embed(
+    inputs: Inputs, queries: np.ndarray, features: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Joint space: label rows -> (queries, embed_dim), features -> (gallery, embed_dim)."""
+    model = inputs.model
+    said = {"query_attributes": torch.from_numpy(queries).to(model.device)}
+    if inputs.processor.query_kind != "hard":
+        said["text_embeds"] = embed_texts(model, inputs.processor, queries)
+    images = model.get_image_features(features=features.to(model.device))
+    return model.get_query_features(**said), images
 
 
-def draw_top(scorer, split, queries, processor, crops, path: Path, count: int = 5) -> None:
-    """The top-5 sheet of the five most frequent queries that differ in their first crop."""
-    sizes = np.bincount(split.gallery_categories)
-    chosen = np.argsort(-sizes, kind="stable")[: 4 * count : 4]
-    best = np.argsort(-scorer(chosen), axis=1, kind="stable")[:, :count]
-    results = [
-        [(crops.rows[int(i)]["image"], bool(split.gallery_categories[i] == query), "") for i in row]
-        for query, row in zip(chosen, best, strict=True)
-    ]
-    draw_retrieval([processor.schema.describe(queries[q]) for q in chosen], results, path)
+def top_sheet(
+    inputs: Inputs,
+    queries: np.ndarray,
+    relevance: np.ndarray,
+    chosen: np.ndarray,
+    scorers: dict[str, Scorer],
+    count: int = 5,
+) -> dict:
+    """The first crops that the adapter finds for some queries, as `draw_retrieval` takes them.
+
+    Args:
+        queries: (all queries, attributes). chosen: numbers of those shown; relevance: their rows.
+    """
+    texts, results = [], []
+    for number, relevant in zip(chosen, relevance, strict=True):
+        scores = scorers["CLEAR adapter"](np.array([number]))[0]
+        best = np.argsort(-scores, kind="stable")[:count]
+        found = [
+            (inputs.crops.rows[int(i)]["image"], bool(relevant[i]), f"{rank}: {scores[i]:.2f}")
+            for rank, i in enumerate(best, start=1)
+        ]
+        sentence = inputs.processor.schema.describe(queries[number])
+        texts.append(f"{sentence}\n({relevant.sum()} in the gallery)")
+        results.append(found)
+    return {"queries": texts, "results": results}
 
 
-def provenance(settings: EvaluationSettings, num_images: int) -> dict:
-    """What a number needs to be repeated."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    data_dir = settings.data_dir or ""
-    arguments = ["PETA_FOLDER" if a == data_dir and data_dir else a for a in sys.argv[1:]]
-    return {
-        "checkpoint": settings.checkpoint,
-        "adapter": settings.adapter,
-        "dataset": settings.dataset,
-        "config_name": settings.config_name,
-        "split": settings.split,
-        "num_images": num_images,
-        "command": shlex.join(["python", Path(sys.argv[0]).name, *arguments]),
-        "commit": commit or None,
-        "date": datetime.now(UTC).date().isoformat(),
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads"
-        + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"),
-        "versions": {m.__name__: m.__version__ for m in (torch, transformers, datasets)},
-    }
+def write_report(output: Path, report: dict, sheet: dict | None) -> None:
+    """Write pictures and texts, each whole or not at all; a number that is none is an error."""
+    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+    output.mkdir(parents=True, exist_ok=True)
+    draw_attributes(report["recognition"]["attributes"], output / "attributes.png")
+    if sheet is not None:
+        draw_retrieval(**sheet, path=output / "retrieval.png")
+    write_whole(output / "report.md", report_markdown(report))
+    write_whole(output / "report.json", text)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -181,5 +223,16 @@ def write_whole(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def run(arguments: Sequence[str] | None = None) -> None:
+    """The command: what a user got wrong ends it with one message, without a traceback."""
+    settings = parse_settings(arguments)
+    try:
+        inputs = load_inputs(settings)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"evaluate_clear.py: error: {error}") from None
+    evaluate(inputs, settings)
+    print(f"Report in {settings.output_dir}")
+
+
 if __name__ == "__main__":
-    main(HfArgumentParser(EvaluationSettings).parse_args_into_dataclasses()[0])
+    run()

@@ -1,5 +1,6 @@
 """The pictures: bars of each attribute, sheets of crops found, crops with what was recognised."""
 
+from operator import itemgetter
 from pathlib import Path
 from textwrap import fill
 
@@ -9,36 +10,56 @@ matplotlib.use("Agg")  # draws to files; no screen is needed
 from matplotlib import pyplot
 from PIL import Image
 
+# The sets of `attribute_sets`, in the order of their panels.
+SET_COLOURS = {"evaluated": "tab:blue", "colours": "tab:orange", "other": "tab:grey"}
+MOST_LINES = 12  # beside a crop
 RIGHT, WRONG, NEUTRAL = "#2e8b57", "#c0392b", "#888888"
 
 
 def save_figure(figure, path: Path) -> None:
     """Write a PNG whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=110, format="png")
-    pyplot.close(figure)
-    partial.replace(path)
+    try:
+        figure.savefig(partial, dpi=110, format="png")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+        pyplot.close(figure)
 
 
 def draw_attributes(rows: list[dict], path: Path) -> None:
-    """Mean accuracy of each attribute as a bar, best first; evaluated ones darker.
+    """Mean accuracy of each attribute as a bar: one panel for each set, best first.
 
     Args:
-        rows: `attribute_rows`; those of which nothing is known are left out.
+        rows: `attribute_rows`, at least one; those without a mean accuracy have no bar.
     """
-    rows = sorted((r for r in rows if r["mean_accuracy"] is not None), key=_by_accuracy)
-    figure, axis = pyplot.subplots(figsize=(8, 0.17 * len(rows) + 1.2), layout="constrained")
-    colours = ["tab:blue" if row["evaluated"] else "lightsteelblue" for row in rows]
-    axis.barh([r["attribute"] for r in rows], [r["mean_accuracy"] for r in rows], color=colours)
-    axis.axvline(0.5, color=NEUTRAL, linewidth=1, linestyle=":")
-    axis.set(xlim=(0.4, 1), xlabel="mean accuracy (dark: evaluated by papers; 0.5: chance)")
-    axis.tick_params(axis="y", labelsize=7)
-    axis.margins(y=0.005)
+    panels = {name: [row for row in rows if row["set"] == name] for name in SET_COLOURS}
+    panels = {name: panel for name, panel in panels.items() if panel}
+    longest = max(map(len, panels.values()))
+    figure, axes = pyplot.subplots(
+        1,
+        len(panels),
+        figsize=(4.4 * len(panels), 0.2 * longest + 1.4),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, (name, panel) in zip(axes[0], panels.items(), strict=True):
+        _draw_bars(axis, name, panel, longest)
     save_figure(figure, path)
 
 
-def _by_accuracy(row: dict) -> float:
-    return row["mean_accuracy"]
+def _draw_bars(axis, name: str, rows: list[dict], longest: int) -> None:
+    total, rows = len(rows), [row for row in rows if row["mean_accuracy"] is not None]
+    rows.sort(key=itemgetter("mean_accuracy"))
+    values = [100 * row["mean_accuracy"] for row in rows]
+    axis.axvline(50, color=NEUTRAL, linewidth=1, linestyle=":", zorder=0)
+    bars = axis.barh(range(len(rows)), values, color=SET_COLOURS[name])
+    axis.bar_label(bars, fmt="%.0f", fontsize=8, padding=3)
+    axis.set_yticks(range(len(rows)), [row["attribute"] for row in rows], fontsize=8)
+    axis.set_ylim(len(rows) - longest - 0.6, len(rows) - 0.4)  # bars of one height in all panels
+    axis.set(xlim=(0, 105), xticks=range(0, 101, 25), xlabel="mean accuracy (%); dotted: chance")
+    axis.set_title(name if len(rows) == total else f"{name}: {len(rows)} of {total} known")
+    axis.spines[["left", "top", "right"]].set_visible(False)
 
 
 def draw_retrieval(
@@ -59,7 +80,8 @@ def draw_retrieval(
         layout="constrained",
     )
     for query, found, row in zip(queries, results, axes, strict=True):
-        row[0].text(0, 0.5, fill(query, 30), va="center", fontsize=10)
+        words = "\n".join(fill(line, 28) for line in query.splitlines())
+        row[0].text(0, 0.5, words, va="center", fontsize=11)
         for axis in row:
             axis.set_axis_off()
         for axis, (image, is_right, caption) in zip(row[1:], found, strict=False):
@@ -72,7 +94,7 @@ def _draw_crop(axis, image: Image.Image, is_right: bool | None, caption: str) ->
     axis.set_axis_on()
     axis.imshow(image.convert("RGB").resize((128, 256)))
     axis.set(xticks=[], yticks=[])
-    axis.set_title(caption, fontsize=8)
+    axis.set_title(caption, fontsize=9)
     for spine in axis.spines.values():
         spine.set(color=colour, linewidth=3)
 
@@ -99,7 +121,8 @@ def draw_recognition(
     for number, (image, lines) in enumerate(crops):
         picture, text = axes[number // columns][2 * (number % columns) :][:2]
         picture.imshow(image.convert("RGB").resize((128, 256)))
-        for line, (words, is_right) in enumerate(lines):
+        picture.set_anchor("N")  # level with the first line
+        for line, (words, is_right) in enumerate(lines[:MOST_LINES]):
             colour = "black" if is_right is None else RIGHT if is_right else WRONG
-            text.text(0, 0.97 - 0.105 * line, words, color=colour, fontsize=8.5, va="top")
+            text.text(0, 1 - line / MOST_LINES, words, color=colour, fontsize=9, va="top")
     save_figure(figure, path)

@@ -4,6 +4,10 @@ LEAKAGE = {
     "peta": "Of the 4,110 test identities of PETA's partition 0, 1,106 also occur in training or "
     "validation: every number here is flattered by that.",
 }
+BASELINES = (
+    "Classifier likelihood ranks by the sum, over the query's attributes, of the logarithm of the "
+    "recognised probability of what is asked; random is one draw of scores with a fixed seed."
+)
 RETRIEVAL_COLUMNS = {
     "mean_average_precision": "mAP",
     "mean_average_precision_trapezoid": "mAP (trapezoid)",
@@ -86,8 +90,11 @@ def report_markdown(report: dict) -> str:
         parts += [
             "## Retrieval",
             f"Queries ({retrieval['query_kind']}) are the {retrieval['num_queries']:,} distinct "
-            f"vectors of the evaluated attributes, {retrieval['num_unseen']:,} of them unseen in "
-            f"training and validation; the gallery is all {retrieval['gallery_size']:,} images.",
+            f"vectors of the {len(retrieval['query_attributes'])} evaluated attributes that are "
+            f"known for every image, {retrieval['num_unseen']:,} of them unseen in training and "
+            f"validation; the gallery is all {retrieval['gallery_size']:,} images, and those with "
+            "exactly the query's vector are relevant.",
+            BASELINES,
             retrieval_table(report),
             "![top five crops of five queries](retrieval.png)",
         ]

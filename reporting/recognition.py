@@ -42,8 +42,12 @@ def recognition_report(
 def attribute_rows(
     probabilities: np.ndarray, labels: np.ndarray, schema: AttributeSchema
 ) -> list[dict]:
-    """Positives, both recalls and their mean of each attribute; None where nothing is known."""
+    """Set, positives, both recalls and their mean of each attribute, in label order.
+
+    A recall of which the labels hold no example is None, and so is the mean then.
+    """
     rows, predicted = [], probabilities > 0.5
+    set_of = {c: name for name, columns in attribute_sets(schema).items() for c in columns}
     for column, name in enumerate(schema.attributes):
         present, absent = labels[:, column] == 1, labels[:, column] == 0
         hits = [predicted[present, column], ~predicted[absent, column]]
@@ -52,6 +56,7 @@ def attribute_rows(
         rows.append(
             {
                 "attribute": name,
+                "set": set_of[column],
                 "evaluated": name in schema.evaluated,
                 "positives": int(present.sum()),
                 "known": int(present.sum() + absent.sum()),

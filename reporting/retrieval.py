@@ -69,3 +69,18 @@ def random_scorer(gallery_size: int, seed: int = 0) -> Scorer:
         return rng.random((len(numbers), gallery_size))
 
     return score
+
+
+def chosen_queries(split: RetrievalSplit, count: int = 5, least: int = 5) -> np.ndarray:
+    """Numbers of the queries that are shown: from the most frequent category to rarer ones.
+
+    Evenly spaced in the order of frequency, among those that say something and have at least
+    `least` images (all that say something, where fewer than `count` have so many).
+    """
+    sizes = np.bincount(split.gallery_categories)
+    order = np.argsort(-sizes, kind="stable")
+    order = order[split.queries[order].any(axis=1)]
+    frequent = order[sizes[order] >= least]
+    order = frequent if len(frequent) >= count else order
+    places = np.linspace(0, len(order) - 1, min(count, len(order)))
+    return order[places.round().astype(int)]

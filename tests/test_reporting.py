@@ -119,6 +119,7 @@ def test_markdown_holds_every_table(schema, recognised, gallery):
         "recognition": recognition_report(*recognised, schema),
         "retrieval": {
             **{"num_queries": 9, "num_unseen": 9, "gallery_size": 30, "query_kind": "hard"},
+            "query_attributes": list("abcd"),
             "rows": retrieval_report({"random": random_scorer(30)}, split, unseen),
         },
     }
