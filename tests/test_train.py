@@ -325,11 +325,11 @@ def test_a_handful_of_crops_is_learned_by_heart(make_settings):
     assert history[-1]["mean_accuracy"] > history[0]["mean_accuracy"] + 0.1
 
 
-@pytest.mark.parametrize(("train_split", "kept"), [("train", 2), ("trainval", 3)])
+@pytest.mark.parametrize(("train_split", "kept"), [("train", 2), ("trainval", 4)])
 def test_the_best_epoch_is_kept_and_of_trainval_the_last(
     make_settings, monkeypatch, train_split, kept
 ):
-    scores, weights = iter([0.3, 0.9, 0.5]), []
+    scores, weights = iter([0.3, 0.9, 0.5, 0.7]), []
 
     def evaluate(stage, model, loader):
         weights.append({n: t.clone() for n, t in stage.model.state_dict().items()})
@@ -341,14 +341,26 @@ def test_the_best_epoch_is_kept_and_of_trainval_the_last(
         monkeypatch.setattr(
             TrainingSettings, "load_rows", lambda self, split: load(self, split.removesuffix("val"))
         )
-        train.main(make_settings(train_split="trainval", validation_split="train", epochs=3))
+        train.main(make_settings(train_split="trainval", validation_split="train", epochs=4))
     else:
-        train.main(make_settings(epochs=3))
+        train.main(make_settings(epochs=4))
     saved = weights_of("run")
     for epoch, state in enumerate(weights, 1):
         is_same = all(torch.equal(state[name], saved[name].float()) for name in state)
         assert is_same is (epoch == kept)
-    assert len(json.loads(Path("run/metrics.json").read_text())["epochs"]) == 3
+    assert len(json.loads(Path("run/metrics.json").read_text())["epochs"]) == 4
+
+
+def test_each_epoch_draws_its_own_changes(make_settings, monkeypatch):
+    loss, seen = RecognitionStage.loss, []
+
+    def record(stage, model, batch):
+        seen.append(stage.train_crops.datasets[0].epoch)
+        return loss(stage, model, batch)
+
+    monkeypatch.setattr(RecognitionStage, "loss", record)
+    train.main(make_settings(epochs=3, batch_size=24))
+    assert seen == [1, 1, 2, 2, 3, 3]
 
 
 def test_store_half_decides_the_type_of_the_file(make_settings):
