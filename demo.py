@@ -90,6 +90,11 @@ def load(arguments: argparse.Namespace):
     with naming("model", arguments.model):
         model = AutoModel.from_pretrained(arguments.model, trust_remote_code=True)
         processor = AutoProcessor.from_pretrained(arguments.model, trust_remote_code=True)
+    try:
+        for query in QUERIES:
+            processor.query_values(query)
+    except ValueError as error:
+        raise ValueError(f"`--model` must know what the demo asks for: {error}") from None
     load_adapter(model, processor, arguments.adapter or f"{arguments.model}/adapters/peta")
     return model.eval(), processor
 
@@ -139,8 +144,7 @@ def findings(decoded: dict, labels: list[int] | None, schema) -> dict[str, list[
         ]
         for column, names in SHOWN.items()
     }
-    sections = {flag.section for flag in schema.flags}
-    for section in [s for s in FLAG_SECTIONS if s in sections] or sorted(sections):
+    for section in FLAG_SECTIONS:
         columns[section] = [
             flag_finding(flag, *decoded[flag.name], known)
             for flag in schema.flags

@@ -1,0 +1,514 @@
+"""evaluate_clear.py on a micro checkpoint: every number against plain loops, every error."""
+
+import json
+import math
+import shlex
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from peft import get_peft_model
+from PIL import Image
+from transformers import BertConfig
+
+from clear_par import evaluate_clear
+from clear_par.adapter_config_clear import ClearAdapterConfig
+from clear_par.attributes_clear import AttributeSchema
+from clear_par.datasets_scripts.person_dataset import load_person_dataset
+from clear_par.datasets_scripts.synthetic import SCHEMA_FILE
+from clear_par.evaluate_clear import EvaluationSettings
+from clear_par.modeling_clear import ClearModel
+from clear_par.peft_clear import save_adapter
+from clear_par.processing_clear import ClearProcessor
+from clear_par.reporting.markdown import report_markdown
+from clear_par.reporting.provenance import command_of
+from clear_par.reporting.retrieval import chosen_queries, random_scorer
+
+SCHEMA = AttributeSchema.from_json(SCHEMA_FILE)
+SIZES = {"train_size": 60, "validation_size": 10, "test_size": 48, "width": 32, "height": 64}
+WORDS = "a man woman adult person with long hair wearing shoes sneakers sandals shorts carrying , ."
+FILES = ["attributes.png", "report.json", "report.md", "retrieval.png"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Checkpoints, adapters and tables of drawn crops; a report is written under a test's own."""
+    return tmp_path_factory.mktemp("evaluate")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tables(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "tables")
+        yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.fixture(scope="module")
+def save_checkpoint(folder, make_micro_config, make_tokenizer):
+    """A function that saves a micro model, its processor and an adapter; returns both folders."""
+
+    def save(name: str, schema: AttributeSchema, query_kind: str = "soft+hard", **changes):
+        torch.manual_seed(3)
+        tokenizer = make_tokenizer(WORDS)
+        text_config = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+        )
+        names = dict(enumerate(schema.attributes))
+        model = ClearModel(make_micro_config(text_config=text_config, id2label=names, **changes))
+        torch.nn.init.normal_(model.classifier.weight, std=0.5)  # else all is close to one half
+        base, adapter = folder / name, folder / f"{name}-adapter"
+        model.save_pretrained(base)
+        processor = ClearProcessor.for_schema(schema, 32, 32, tokenizer)
+        processor.save_pretrained(base)
+        config = ClearAdapterConfig(embed_dim=16, query_kind=query_kind, schema=schema)
+        save_adapter(get_peft_model(model, config), adapter, name)
+        return str(base), str(adapter)
+
+    return save
+
+
+@pytest.fixture(scope="module")
+def checkpoint(save_checkpoint) -> tuple[str, str]:
+    return save_checkpoint("peta", SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def make_settings(checkpoint, folder):
+    def make(**changes) -> EvaluationSettings:
+        usual = {"dataset": "synthetic", "dataset_options": json.dumps(SIZES), "batch_size": 20}
+        usual |= {"checkpoint": checkpoint[0], "adapter": checkpoint[1]}
+        return EvaluationSettings(**{**usual, "output_dir": str(folder / "report"), **changes})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def report(make_settings, folder) -> dict:
+    """The report as it is read from its file; NaN and Infinity are not JSON."""
+    evaluate_clear.main(make_settings())
+
+    def refuse(constant):
+        raise ValueError(constant)
+
+    return json.loads((folder / "report/report.json").read_text(), parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def rows(report) -> dict[str, datasets.Dataset]:
+    return {
+        s: load_person_dataset("synthetic", None, s, **SIZES)
+        for s in ("train", "validation", "test")
+    }
+
+
+@pytest.fixture(scope="module")
+def outputs(checkpoint, rows):
+    """Model, processor, probabilities (images, attributes) and image embeddings, one by one."""
+    model = ClearModel.from_pretrained(checkpoint[0]).eval()
+    model.load_adapter(checkpoint[1])
+    processor = ClearProcessor.from_pretrained(checkpoint[0], trust_remote_code=True)
+    probabilities, embeds = [], []
+    for row in rows["test"]:
+        with torch.no_grad():
+            output = model(**processor(images=row["image"], return_tensors="pt"))
+        probabilities.append([1 / (1 + math.exp(-x)) for x in output.logits[0].tolist()])
+        embeds.append(output.image_embeds[0])
+    return model, processor, probabilities, torch.stack(embeds)
+
+
+# ---- what it says -------------------------------------------------------------------------------
+
+
+def test_report_says_what_was_evaluated_where_and_how(report):
+    assert list(report) == [
+        *("checkpoint", "adapter", "dataset", "config_name", "dataset_options", "split"),
+        *("num_images", "command", "commit", "date", "hardware", "versions"),
+        *("recognition", "retrieval"),
+    ]
+    assert report["checkpoint"] == "peta"  # of a path of this machine, only the last part
+    assert report["dataset_options"] == SIZES
+    assert report["num_images"] == 48
+    assert report["versions"]["torch"] == torch.__version__
+    assert "threads" in report["hardware"]
+
+
+def test_command_gives_the_settings_back(make_settings, folder):
+    settings = make_settings(
+        data_dir=str(folder), checkpoint=".", adapter="adapters/x", output_dir="reports/a b"
+    )
+    command = shlex.split(command_of(settings))
+    assert command[:2] == ["python", "evaluate_clear.py"]
+    again = evaluate_clear.parse_settings(command[2:])
+    assert again.data_dir == "SYNTHETIC_FOLDER"
+    again.data_dir = settings.data_dir
+    assert again == settings
+    assert str(folder) not in " ".join(command)
+
+
+def test_set_metrics_equal_plain_loops(report, outputs, rows):
+    probabilities, labels = outputs[2], rows["test"]["labels"]
+    colours = {a for g in SCHEMA.groups if g.name.endswith("colour") for a in g.options.values()}
+    sets = {"evaluated": set(SCHEMA.evaluated), "colours": colours - set(SCHEMA.evaluated)}
+    sets["other"] = set(SCHEMA.attributes) - sets["evaluated"] - colours
+    assert {n: s["num_attributes"] for n, s in report["recognition"]["sets"].items()} == {
+        "evaluated": 35,
+        "colours": 44,
+        "other": 26,
+    }
+    for name, members in sets.items():
+        columns = [i for i, a in enumerate(SCHEMA.attributes) if a in members]
+        expected = recognition_by_loops(probabilities, labels, columns)
+        got = report["recognition"]["sets"][name]
+        assert {k: got[k] for k in expected} == pytest.approx(expected, abs=1e-6), name
+
+
+def recognition_by_loops(probabilities, labels, columns) -> dict[str, float]:
+    """Label-based mean accuracy, and the instance metrics, from their definitions."""
+    accuracies = []
+    for column in columns:
+        hits = [[], []]
+        for row, truth in zip(probabilities, labels, strict=True):
+            if truth[column] >= 0:
+                hits[truth[column]].append((row[column] > 0.5) == truth[column])
+        if hits[0] or hits[1]:
+            accuracies.append(sum(sum(h) / len(h) if h else 0 for h in hits) / 2)
+    shares = {"accuracy": [], "precision": [], "recall": []}
+    for row, truth in zip(probabilities, labels, strict=True):
+        known = [c for c in columns if truth[c] >= 0]
+        true = {c for c in known if truth[c] == 1}
+        said = {c for c in known if row[c] > 0.5}
+        for name, whole in (("accuracy", true | said), ("precision", said), ("recall", true)):
+            shares[name].append(len(true & said) / len(whole) if whole else 0)
+    means = {f"instance_{name}": sum(v) / len(v) for name, v in shares.items()}
+    precision, recall = means["instance_precision"], means["instance_recall"]
+    f1 = 2 * precision * recall / (precision + recall)
+    return {"mean_accuracy": sum(accuracies) / len(accuracies), **means, "instance_f1": f1}
+
+
+def test_attribute_table_equals_counting_in_label_order(report, outputs, rows):
+    table = report["recognition"]["attributes"]
+    assert [row["attribute"] for row in table] == list(SCHEMA.attributes)
+    for column, row in enumerate(table):
+        cells = [
+            (p[column] > 0.5, t[column])
+            for p, t in zip(outputs[2], rows["test"]["labels"], strict=True)
+        ]
+        found = [said for said, truth in cells if truth == 1]
+        refused = [not said for said, truth in cells if truth == 0]
+        assert row["positives"] == len(found)
+        for key, hits in (("positive_recall", found), ("negative_recall", refused)):
+            assert row[key] == (sum(hits) / len(hits) if hits else None)
+        assert (row["mean_accuracy"] is None) == (not found or not refused)
+    assert any(row["mean_accuracy"] is None for row in table)  # what a drawing cannot show
+
+
+# ---- retrieval ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def protocol(rows) -> tuple[list[int], list[tuple], list[tuple], set[tuple]]:
+    """Columns, distinct queries, the vector of each gallery image, vectors seen before."""
+    labels = {split: table["labels"] for split, table in rows.items()}
+    everything = [row for table in labels.values() for row in table]
+    columns = [
+        i
+        for i, name in enumerate(SCHEMA.attributes)
+        if name in SCHEMA.evaluated and all(row[i] >= 0 for row in everything)
+    ]
+    vectors = {s: [tuple(row[c] for c in columns) for row in t] for s, t in labels.items()}
+    queries = list(dict.fromkeys(vectors["test"]))
+    return columns, queries, vectors["test"], {*vectors["train"], *vectors["validation"]}
+
+
+def test_protocol_is_one_query_for_each_vector(report, protocol):
+    columns, queries, gallery, seen = protocol
+    retrieval = report["retrieval"]
+    assert retrieval["query_attributes"] == [SCHEMA.attributes[c] for c in columns]
+    assert retrieval["num_queries"] == len(queries) > 10
+    assert retrieval["num_unseen"] == sum(q not in seen for q in queries) > 5
+    assert 0 < retrieval["num_unseen"] < retrieval["num_queries"]
+    assert retrieval["gallery_size"] == len(gallery) == 48
+    assert retrieval["query_kind"] == "soft+hard"
+    assert [(row["method"], row["queries"]) for row in retrieval["rows"]] == [
+        (method, queries)
+        for method in ("CLEAR adapter", "classifier likelihood", "random")
+        for queries in ("all", "unseen")
+    ]
+
+
+def retrieval_by_loops(scores: list[list[float]], queries, gallery) -> dict[str, float]:
+    """Means over the queries of metrics written from their definitions."""
+    names = ("mean_average_precision", "mean_average_precision_trapezoid", "rank_1", "rank_5")
+    names += ("rank_10", "mean_inverse_negative_penalty")
+    sums = dict.fromkeys(names, 0.0)
+    for row, query in zip(scores, queries, strict=True):
+        order = sorted(range(len(row)), key=lambda i: -row[i])
+        ranks = [r for r, i in enumerate(order, 1) if gallery[i] == query]
+        steps = [(n / r, (n - 1) / (r - 1) if r > 1 else 1.0) for n, r in enumerate(ranks, 1)]
+        values = [
+            sum(now for now, _ in steps) / len(ranks),
+            sum((now + before) / 2 for now, before in steps) / len(ranks),
+            *(float(ranks[0] <= k) for k in (1, 5, 10)),
+            len(ranks) / ranks[-1],
+        ]
+        for name, value in zip(names, values, strict=True):
+            sums[name] += value / len(queries)
+    return sums
+
+
+def adapter_scores(outputs, protocol) -> list[list[float]]:
+    """Each query by itself through the processor: known on the evaluated columns, else unsaid."""
+    model, processor, _, image_embeds = outputs
+    scores = []
+    for query in protocol[1]:
+        labels = [-100] * SCHEMA.num_attributes
+        for column, value in zip(protocol[0], query, strict=True):
+            labels[column] = value
+        with torch.no_grad():
+            inputs = processor(labels=[labels], return_tensors="pt")
+            embed = model.get_query_features(**inputs)[0]
+        scores.append((image_embeds @ embed).tolist())
+    return scores
+
+
+def likelihood_scores(outputs, protocol) -> list[list[float]]:
+    """The product of what the classifier gives to each asked value."""
+    columns, queries, _, _ = protocol
+    return [
+        [
+            math.prod(p[c] if value else 1 - p[c] for c, value in zip(columns, query, strict=True))
+            for p in outputs[2]
+        ]
+        for query in queries
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "score"),
+    [("CLEAR adapter", adapter_scores), ("classifier likelihood", likelihood_scores)],
+)
+def test_ranking_equals_plain_loops(report, outputs, protocol, method, score):
+    _, queries, gallery, seen = protocol
+    scores = score(outputs, protocol)
+    kept = {
+        "all": range(len(queries)),
+        "unseen": [i for i, q in enumerate(queries) if q not in seen],
+    }
+    for name, numbers in kept.items():
+        expected = retrieval_by_loops(
+            [scores[i] for i in numbers], [queries[i] for i in numbers], gallery
+        )
+        row = next(
+            r for r in report["retrieval"]["rows"] if (r["method"], r["queries"]) == (method, name)
+        )
+        assert row["num_queries"] == len(numbers)
+        assert {key: row[key] for key in expected} == pytest.approx(expected, abs=1e-9)
+
+
+def test_random_ranking_is_what_shuffling_gives(report, protocol):
+    _, queries, gallery, _ = protocol
+    rng = np.random.default_rng(5)
+    draws = [
+        retrieval_by_loops(rng.random((len(queries), len(gallery))).tolist(), queries, gallery)
+        for _ in range(40)
+    ]
+    row = next(r for r in report["retrieval"]["rows"] if r["method"] == "random")
+    values = [draw["mean_average_precision"] for draw in draws]
+    assert abs(row["mean_average_precision"] - np.mean(values)) < 4 * np.std(values)
+    first = random_scorer(48)(np.arange(4))
+    assert np.array_equal(first, random_scorer(48)(np.arange(4)))
+    assert not np.array_equal(first[0], first[1])
+
+
+def test_chosen_queries_go_from_frequent_to_rare_and_say_something():
+    labels = np.repeat(np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), [9, 2, 5, 7], axis=0)
+    split = evaluate_clear.retrieval_split(labels)
+    assert chosen_queries(split, count=2).tolist() == [
+        3,
+        2,
+    ]  # 7 and 5 images; "nothing" is left out
+    assert chosen_queries(split, count=5).tolist() == [3, 2, 1]
+
+
+@pytest.mark.parametrize("query_kind", ["hard", "words"])
+def test_each_kind_of_query_is_reported(save_checkpoint, make_settings, tmp_path, query_kind):
+    base, adapter = save_checkpoint(query_kind, SCHEMA, query_kind)
+    report = evaluate_clear.main(
+        make_settings(checkpoint=base, adapter=adapter, output_dir=str(tmp_path / "report"))
+    )
+    assert report["retrieval"]["query_kind"] == query_kind
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def test_files_are_whole_and_nothing_lies_beside_them(report, folder):
+    assert sorted(path.name for path in (folder / "report").iterdir()) == FILES
+    for name, least in (("attributes.png", (1000, 700)), ("retrieval.png", (800, 900))):
+        with Image.open(folder / "report" / name) as image:
+            image.load()
+            assert image.format == "PNG"
+            assert image.width >= least[0]
+            assert image.height >= least[1]
+            assert len(image.convert("RGB").getcolors(2**24)) > 50  # not blank
+
+
+def tables_of(text: str) -> list[list[list[str]]]:
+    """Every table of a Markdown text: rows of cells, without the rule under the header."""
+    tables, last = [], None
+    for line in text.splitlines():
+        if line.startswith("| "):
+            if last is None:
+                last = []
+                tables.append(last)
+            last.append([cell.strip() for cell in line.strip("|").split("|")])
+        else:
+            last = None
+    for table in tables:
+        assert set(table.pop(1)) == {"---"}
+        assert {len(row) for row in table} == {len(table[0])}
+    return tables
+
+
+def test_markdown_repeats_the_numbers_in_percent(report, folder):
+    text = (folder / "report/report.md").read_text()
+    recognition, retrieval, attributes = tables_of(text)
+    scores = report["recognition"]["sets"]["colours"]
+    keys = ("mean_accuracy", "instance_accuracy", "instance_precision", "instance_recall")
+    expected = [f"{100 * scores[key]:.2f}" for key in (*keys, "instance_f1")]
+    assert recognition[2] == ["colours (44)", *expected]
+    best = report["retrieval"]["rows"][1]
+    assert retrieval[2][:2] == ["CLEAR adapter", f"unseen ({report['retrieval']['num_unseen']})"]
+    assert float(retrieval[2][2]) == pytest.approx(100 * best["mean_average_precision"], abs=0.005)
+    assert [row[0] for row in attributes[1:]] == list(SCHEMA.attributes)
+    assert "nan" not in text.lower().replace("carryingnothing", "")
+    for name in ("attributes.png", "retrieval.png"):
+        assert f"({name})" in text
+    assert report["command"] in text
+
+
+def test_leakage_is_remarked_for_peta_alone(report):
+    assert "1,106" not in report_markdown(report)
+    assert "1,106" in report_markdown({**report, "dataset": "peta"})
+
+
+def test_without_an_adapter_there_is_no_retrieval(make_settings, tmp_path):
+    report = evaluate_clear.main(
+        make_settings(adapter=None, output_dir=str(tmp_path / "report"), split="test[:9]")
+    )
+    assert "retrieval" not in report
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == FILES[:3]
+    assert "Retrieval" not in (tmp_path / "report/report.md").read_text()
+
+
+# ---- what goes wrong ----------------------------------------------------------------------------
+
+OTHER = AttributeSchema.from_names(["hat", "glasses", "backpack"])
+
+
+@pytest.fixture(scope="module")
+def others(save_checkpoint) -> dict[str, str]:
+    """Checkpoints and adapters that do not fit."""
+    other, other_adapter = save_checkpoint("other", OTHER)
+    mixed = SCHEMA.subset([*SCHEMA.attributes[1:], SCHEMA.attributes[0]])
+    shuffled, _ = save_checkpoint("shuffled", mixed)
+    _, narrow_adapter = save_checkpoint("narrow", SCHEMA, fusion_embed_dim=8)
+    return {
+        "OTHER": other,
+        "OTHER ADAPTER": other_adapter,
+        "SHUFFLED": shuffled,
+        "NARROW ADAPTER": narrow_adapter,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"checkpoint": "no/where"}, "`checkpoint` must be a folder or a Hub id .* 'no/where'"),
+        ({"checkpoint": "OTHER"}, "`checkpoint` must have the 105 .* with 3: it lacks personal"),
+        ({"checkpoint": "SHUFFLED"}, "`checkpoint` must have .* with 105: another order"),
+        ({"adapter": "no/where"}, "`adapter` must be the folder or Hub id .* 'no/where'"),
+        (
+            {"adapter": "OTHER ADAPTER"},
+            "`adapter` must have the 105 attributes .* it alone has hat",
+        ),
+        ({"adapter": "NARROW ADAPTER"}, "`adapter` must be .* of this checkpoint"),
+        ({"split": "testt"}, "testt"),
+        ({"split": "test[:0]"}, "no data"),
+        ({"seen_split": "everything"}, "everything"),
+        ({"dataset": "petta"}, "`dataset` must be one of"),
+        ({"dataset": "peta", "data_dir": "no/where", "dataset_options": "{}"}, "`data_dir` must"),
+    ],
+)
+def test_errors_come_before_the_work_in_one_message(
+    make_settings, others, tmp_path, changes, message
+):
+    changes = {name: others.get(value, value) for name, value in changes.items()}
+    output = tmp_path / "deep" / "report"
+    settings = make_settings(output_dir=str(output), **changes)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        evaluate_clear.load_inputs(settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_command_ends_with_one_message(tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        evaluate_clear.run(["--checkpoint", "no/where", "--output_dir", str(tmp_path / "report")])
+    assert str(stop.value.code).startswith("evaluate_clear.py: error: `checkpoint` must be")
+    assert stop.value.__suppress_context__  # one message, no traceback of another library
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--chekpoint", "."], "there are no such options: --chekpoint"),
+        (["--dataset_options", "["], "`dataset_options` must be a JSON object"),
+        (["--batch_size", "0"], "`batch_size` must be at least 1"),
+    ],
+)
+def test_command_line_errors_are_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        evaluate_clear.parse_settings(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(make_settings, tmp_path):
+    (tmp_path / "report").write_text("mine")
+    with pytest.raises(ValueError, match="`output_dir` must be a folder, got the file"):
+        evaluate_clear.main(make_settings(output_dir=str(tmp_path / "report")))
+    assert (tmp_path / "report").read_text() == "mine"
+
+
+def test_a_failure_leaves_no_half_file(report, tmp_path, monkeypatch):
+    class Broken:
+        def convert(self, mode):
+            raise OSError("broken image")
+
+    sheet = {"queries": ["a man"], "results": [[(Broken(), True, "1")]]}
+    with pytest.raises(OSError, match="broken image"):
+        evaluate_clear.write_report(tmp_path / "a", report, sheet)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["attributes.png"]
+    with pytest.raises(ValueError, match="JSON compliant"):
+        evaluate_clear.write_report(tmp_path / "b", {**report, "num_images": math.nan}, None)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_failing_model_writes_nothing(make_settings, tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(evaluate_clear, "predict", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        evaluate_clear.main(make_settings(output_dir=str(tmp_path / "report")))
+    assert list(tmp_path.iterdir()) == []
