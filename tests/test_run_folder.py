@@ -155,6 +155,20 @@ def test_a_kill_while_records_are_written_leaves_each_file_whole(tmp_path, monke
     assert lengths == {1, 2}
 
 
+def test_a_record_that_is_half_written_does_not_take_the_place_of_the_last(tmp_path, monkeypatch):
+    path, write = tmp_path / "metrics.json", Path.write_text
+    run_folder.write_json(path, {"epoch": 1})
+
+    def write_half(path: Path, text: str) -> None:
+        write(path, text[: len(text) // 2])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(OSError, match="disk full"):
+        run_folder.write_json(path, {"epoch": 2})
+    assert json.loads(path.read_text()) == {"epoch": 1}
+
+
 def test_foreign_folders_and_files_are_refused_and_stay(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     for output, what in ((tmp_path, "holds other files"), (tmp_path / "thesis.txt", "is a file")):

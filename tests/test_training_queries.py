@@ -67,6 +67,14 @@ def test_partial_rows_name_what_the_person_has_and_exclude_the_rest_of_a_choice(
     assert matching_rows(torch.tensor(labels), torch.tensor(queries)).diagonal().all()
 
 
+def test_partial_rows_are_as_often_long_as_short():
+    labels = np.tile([1, 1, 1, 0], (300, 1))
+    queries = partial_rows(labels, SMALL, np.random.default_rng(0), max_said=3)
+    counts = np.bincount((queries == 1).sum(axis=1), minlength=4)
+    assert counts[0] == 0
+    assert (abs(counts[1:] - 100) < 33).all()  # 4 standard deviations
+
+
 def test_partial_rows_follow_the_generator_and_leave_unknown_people_unsaid():
     labels = random_labels(20)
     labels[3], labels[4] = -100, 0
