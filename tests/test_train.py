@@ -26,7 +26,9 @@ from clear_par.datasets_scripts.synthetic import SCHEMA_FILE
 from clear_par.modeling_clear import ClearModel
 from clear_par.processing_clear import ClearProcessor
 from clear_par.training.averaging import WeightAverage
+from clear_par.training.queries import matching_rows
 from clear_par.training.recognition import RecognitionStage
+from clear_par.training.retrieval import RetrievalStage
 from clear_par.training.settings import TrainingSettings
 
 SCHEMA = AttributeSchema.from_json(SCHEMA_FILE)
@@ -363,6 +365,23 @@ def test_each_epoch_draws_its_own_changes(make_settings, monkeypatch):
     assert seen == [1, 1, 2, 2, 3, 3]
 
 
+def test_each_step_has_the_rate_of_the_schedule_and_a_clipped_gradient(make_settings, monkeypatch):
+    rates, norms = [], []
+
+    class Recording(torch.optim.AdamW):
+        def step(self, *arguments, **options):
+            parameters = [p for group in self.param_groups for p in group["params"]]
+            norms.append(torch.stack([p.grad.norm() for p in parameters]).norm().item())
+            rates.extend({group["lr"] for group in self.param_groups})
+            return super().step(*arguments, **options)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Recording)
+    train.main(make_settings(epochs=3, learning_rate=2e-3, warmup_share=0.2, max_grad_norm=0.25))
+    share = train.rate_schedule(9, 0.2)
+    assert rates == pytest.approx([2e-3 * share(step) for step in range(9)])
+    assert norms == pytest.approx([0.25] * 9, rel=1e-3)
+
+
 def test_store_half_decides_the_type_of_the_file(make_settings):
     train.main(make_settings(epochs=1, output_dir="half"))
     train.main(make_settings(epochs=1, output_dir="whole", store_half=False))
@@ -467,6 +486,13 @@ def test_retrieval_run_gives_an_adapter_and_leaves_the_base(make_settings):
     assert output.image_embeds.shape == output.query_embeds.shape == (1, 32)
 
 
+def test_text_queries_need_a_language_model(make_settings):
+    train.main(make_settings(epochs=1, output_dir="base"))
+    with pytest.raises(ValueError, match="`query_kind` must be hard for a checkpoint without"):
+        train.main(make_settings(stage="retrieval", checkpoint="base"))
+    assert [path.name for path in Path().iterdir()] == ["base"]
+
+
 def test_retrieval_learns_its_training_categories(make_settings):
     train.main(make_settings(epochs=1, output_dir="base"))
     history = train.main(
@@ -485,6 +511,27 @@ def test_retrieval_learns_its_training_categories(make_settings):
     )
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
     assert history[-1]["mean_average_precision"] > 2 * history[0]["mean_average_precision"]
+
+
+def test_retrieval_loss_adds_partial_queries_of_the_batch(make_settings):
+    train.main(make_settings(epochs=1, output_dir="base"))
+    changes = {"stage": "retrieval", "checkpoint": "base", "query_kind": "hard"}
+    settings = make_settings(**changes, partial_weight=0.3, scale=5.0, margin=0.1)
+    stage = RetrievalStage(settings, Accelerator())
+    model = stage.model.eval()
+    batch = next(iter(stage.loaders()[0]))
+    images = model.get_image_features(features=batch["features"])
+    categories = model.get_query_features(**stage.category_queries)
+    cosines = 5.0 * (images @ categories.T)
+    cosines[range(16), batch["categories"]] -= 5.0 * 0.1
+    expected = nn.functional.cross_entropy(cosines, batch["categories"])
+    own = stage.partial_queries["query_attributes"][batch["index"]]
+    likelihoods = (5.0 * images @ model.get_query_features(query_attributes=own).T).log_softmax(0)
+    matches = matching_rows(stage.labels[batch["index"]], own)
+    losses = [-column[found].mean() for column, found in zip(likelihoods.T, matches.T, strict=True)]
+    assert matches.diagonal().all()
+    expected = expected + 0.3 * torch.stack(losses).mean()
+    torch.testing.assert_close(stage.loss(model, batch), expected)
 
 
 @pytest.fixture
@@ -527,3 +574,17 @@ def test_the_language_model_is_no_concern_of_the_optimizer(make_settings, text_m
     assert not learned & {id(p) for p in stage.model.language_model.parameters()}
     assert learned == {id(p) for p in stage.model.parameters() if p.requires_grad}
     assert len(WeightAverage(stage.model, 0.9).averages) == len(learned)
+
+
+def test_each_query_kind_reads_its_own_text(make_settings, text_model):
+    train.main(make_settings(epochs=1, output_dir="base", text_model=text_model))
+    changes = {"stage": "retrieval", "checkpoint": "base", "feature_views": 1}
+    base = ClearModel.from_pretrained("base").eval()
+    for kind in ("words", "soft"):
+        queries = RetrievalStage(make_settings(**changes, query_kind=kind), Accelerator())
+        queries = queries.category_queries
+        processor = ClearProcessor.from_pretrained("base", trust_remote_code=True, query_kind=kind)
+        rows = queries["query_attributes"].numpy()
+        inputs = processor(labels=rows, return_tensors="pt")
+        expected = base.encode_text(inputs["input_ids"], inputs["attention_mask"])
+        torch.testing.assert_close(queries["text_embeds"], expected)

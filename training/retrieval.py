@@ -64,6 +64,11 @@ class RetrievalStage:
         self.schema = dataset_schema(settings.dataset)  # the adapter's vocabulary, not the base's
         self.processor.schema, self.processor.query_kind = self.schema, settings.query_kind
         config = self._adapter_config()
+        if config.uses_text and base.language_model is None:
+            raise ValueError(
+                "`query_kind` must be hard for a checkpoint without a language model, got "
+                f"{settings.query_kind!r}. Train the checkpoint with `text_model`."
+            )
         base = base.to(accelerator.device)
         crops = [self._load_crops(s) for s in (settings.train_split, settings.validation_split)]
         self.columns = known_columns([c.labels.numpy() for c in crops], self.schema)
