@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -25,6 +26,7 @@ from clear_par.peft_clear import save_adapter
 from clear_par.processing_clear import ClearProcessor
 from clear_par.reporting.markdown import report_markdown
 from clear_par.reporting.provenance import command_of
+from clear_par.reporting.recognition import attribute_sets
 from clear_par.reporting.retrieval import chosen_queries, random_scorer
 
 SCHEMA = AttributeSchema.from_json(SCHEMA_FILE)
@@ -139,6 +141,12 @@ def test_report_says_what_was_evaluated_where_and_how(report):
     assert report["num_images"] == 48
     assert report["versions"]["torch"] == torch.__version__
     assert "threads" in report["hardware"]
+    assert "--checkpoint peta --adapter peta-adapter" in report["command"]
+
+
+def test_no_file_names_a_place_of_this_machine(report, folder):
+    for name in ("report.json", "report.md"):
+        assert str(folder) not in (folder / "report" / name).read_text()
 
 
 def test_command_gives_the_settings_back(make_settings, folder):
@@ -192,6 +200,17 @@ def recognition_by_loops(probabilities, labels, columns) -> dict[str, float]:
     precision, recall = means["instance_precision"], means["instance_recall"]
     f1 = 2 * precision * recall / (precision + recall)
     return {"mean_accuracy": sum(accuracies) / len(accuracies), **means, "instance_f1": f1}
+
+
+def test_a_colour_that_papers_evaluate_counts_once():
+    schema = replace(SCHEMA, evaluated=("hairLong", "upperBodyBlack"))
+    sets = attribute_sets(schema)
+    assert {name: len(columns) for name, columns in sets.items()} == {
+        "evaluated": 2,
+        "colours": 43,
+        "other": 60,
+    }
+    assert sorted(column for columns in sets.values() for column in columns) == list(range(105))
 
 
 def test_attribute_table_equals_counting_in_label_order(report, outputs, rows):
@@ -502,6 +521,17 @@ def test_a_failure_leaves_no_half_file(report, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="JSON compliant"):
         evaluate_clear.write_report(tmp_path / "b", {**report, "num_images": math.nan}, None)
     assert not (tmp_path / "b").exists()
+
+
+def test_a_picture_that_cannot_be_written_leaves_nothing(report, tmp_path, monkeypatch):
+    def fail(figure, path, **options):
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        evaluate_clear.write_report(tmp_path / "report", report, None)
+    assert list((tmp_path / "report").iterdir()) == []
 
 
 def test_a_failing_model_writes_nothing(make_settings, tmp_path, monkeypatch):
