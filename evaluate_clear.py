@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from transformers import HfArgumentParser
 
 from clear_par.datasets_scripts.retrieval_protocols import retrieval_split, unseen_categories
 from clear_par.modeling_clear import ClearModel
@@ -37,7 +36,13 @@ from clear_par.training.checkpoint import load_checkpoint
 from clear_par.training.crops import PersonCrops, labels_of
 from clear_par.training.evaluation import crop_loader, predict
 from clear_par.training.queries import embed_texts, full_rows, known_columns
-from clear_par.training.settings import DataSettings, TrainingSettings, dataset_schema, option
+from clear_par.training.run_folder import write_whole
+from clear_par.training.settings import (
+    DataSettings,
+    dataset_schema,
+    option,
+    parse_command_line,
+)
 
 
 @dataclass
@@ -54,9 +59,8 @@ class EvaluationSettings(DataSettings):
     batch_size: int = option(128, "Crops per step.")
 
     def __post_init__(self):
-        TrainingSettings._check_dataset_options(self)
-        if self.batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {self.batch_size}.")
+        super().__post_init__()
+        self._require_positive("batch_size")
 
 
 @dataclass(frozen=True)
@@ -72,18 +76,7 @@ class Inputs:
 def parse_settings(arguments: Sequence[str] | None = None) -> EvaluationSettings:
     """Settings of the command line; a wrong one ends the program with one line that says so."""
     usage = "%(prog)s [--option value ...]; --help explains each"
-    parser = HfArgumentParser(
-        EvaluationSettings, description=__doc__, usage=usage, allow_abbrev=False
-    )
-    try:
-        settings, unknown = parser.parse_args_into_dataclasses(
-            arguments, return_remaining_strings=True
-        )
-    except ValueError as error:
-        parser.error(str(error))
-    if unknown:
-        parser.error(f"there are no such options: {' '.join(unknown)}")
-    return settings
+    return parse_command_line(EvaluationSettings, __doc__, usage, arguments)
 
 
 def main(settings: EvaluationSettings) -> dict:
@@ -212,13 +205,6 @@ def write_report(output: Path, report: dict, sheet: dict | None) -> None:
         draw_retrieval(**sheet, path=output / "retrieval.png")
     write_whole(output / "report.md", report_markdown(report))
     write_whole(output / "report.json", text)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

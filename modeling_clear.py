@@ -25,14 +25,13 @@ from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, is_peft_available
 
+from .attributes_clear import UNKNOWN
 from .backbones_clear import load_pretrained_backbones
 from .configuration_clear import ClearConfig
 
 if is_peft_available():
     # Registers the adapters with PEFT, and makes their file travel with a saved model.
     from .peft_clear import ClearAdapterConfig  # noqa: F401
-
-UNKNOWN = -100  # a label that is not known: ignored by losses and metrics, unsaid in a query
 
 
 @dataclass

@@ -16,7 +16,6 @@ from accelerate.utils import set_seed
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 from clear_par.training.averaging import WeightAverage
 from clear_par.training.recognition import RecognitionStage
@@ -27,7 +26,7 @@ from clear_par.training.run_folder import (
     write_records,
     write_run,
 )
-from clear_par.training.settings import TrainingSettings
+from clear_par.training.settings import TrainingSettings, parse_command_line
 
 STAGES = {"recognition": RecognitionStage, "retrieval": RetrievalStage}
 
@@ -78,18 +77,7 @@ def finite(value: float, name: str, remedy: str) -> float:
 def parse_settings(arguments: Sequence[str] | None = None) -> TrainingSettings:
     """Settings of the command line; a wrong one ends the program with one line that says so."""
     usage = "%(prog)s [--stage recognition|retrieval] [--option value ...]; --help explains each"
-    parser = HfArgumentParser(
-        TrainingSettings, description=__doc__, usage=usage, allow_abbrev=False
-    )
-    try:
-        settings, unknown = parser.parse_args_into_dataclasses(
-            arguments, return_remaining_strings=True
-        )
-    except ValueError as error:
-        parser.error(str(error))
-    if unknown:
-        parser.error(f"there are no such options: {' '.join(unknown)}")
-    return settings
+    return parse_command_line(TrainingSettings, __doc__, usage, arguments)
 
 
 def main(settings: TrainingSettings) -> list[dict]:

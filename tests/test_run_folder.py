@@ -159,8 +159,8 @@ def test_a_record_that_is_half_written_does_not_take_the_place_of_the_last(tmp_p
     path, write = tmp_path / "metrics.json", Path.write_text
     run_folder.write_json(path, {"epoch": 1})
 
-    def write_half(path: Path, text: str) -> None:
-        write(path, text[: len(text) // 2])
+    def write_half(path: Path, text: str, **options) -> None:
+        write(path, text[: len(text) // 2], **options)
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "write_text", write_half)

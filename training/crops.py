@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ..processing_clear import ClearProcessor, to_rgb
+from .settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Augmentation:
     padding: int = 5
     jitter: float = 0.2
     erasing: float = 0.25
+
+    @classmethod
+    def from_settings(cls, settings: TrainingSettings) -> "Augmentation":
+        """The augmentation that a training run asks for."""
+        return cls(settings.seed, settings.padding, settings.jitter, settings.erasing)
 
     def __call__(self, crop: np.ndarray, epoch: int, index: int) -> np.ndarray:
         """Shape: (height, width, 3) uint8 -> the same."""

@@ -35,9 +35,7 @@ class RecognitionStage:
         ratios = positive_ratios(np.concatenate([labels_of(split) for split in rows["train"]]))
         self.model, self.processor = self._build(ratios)
         self.model.train()  # freezes the language model before an optimizer sees it
-        augmentation = Augmentation(
-            settings.seed, settings.padding, settings.jitter, settings.erasing
-        )
+        augmentation = Augmentation.from_settings(settings)
         cache = settings.cache_images
         self.train_crops = ConcatDataset(
             PersonCrops(split, self.processor, augmentation, cache) for split in rows["train"]

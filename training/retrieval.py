@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..adapter_config_clear import ClearAdapterConfig
-from ..datasets_scripts.retrieval_protocols import retrieval_split
+from ..datasets_scripts.retrieval_protocols import RetrievalSplit, retrieval_split
 from ..metrics.person_retrieval.person_retrieval import retrieval_metrics
 from ..modeling_clear import ClearModel
 from ..peft_clear import save_adapter
@@ -95,27 +95,29 @@ class RetrievalStage:
     def _prepare_training(self, base: ClearModel, crops: PersonCrops) -> None:
         """Views of every crop, one query for each category, one partial query for each crop."""
         settings, rng = self.settings, np.random.default_rng(self.settings.seed)
-        augmentation = Augmentation(
-            settings.seed, settings.padding, settings.jitter, settings.erasing
-        )
+        augmentation = Augmentation.from_settings(settings)
         views = []
         for view in range(settings.feature_views):
             crops.augmentation, crops.epoch = (augmentation if view else None), view
             views.append(self._features(base, crops))
-        split = retrieval_split(crops.labels.numpy(), self.columns)
+        split, self.category_queries = self._categories(base, crops)
         self.rows = FeatureRows(torch.stack(views), split.gallery_categories, settings.seed)
         self.labels = crops.labels.to(base.device)
-        queries = full_rows(split.queries, self.columns, self.schema.num_attributes)
-        self.category_queries = self._query_inputs(base, queries)
         if settings.partial_weight:
             queries = partial_rows(crops.labels.numpy(), self.schema, rng)
             self.partial_queries = self._query_inputs(base, queries)
 
     def _prepare_validation(self, base: ClearModel, crops: PersonCrops) -> None:
         self.validation_features = self._features(base, crops).to(base.device)
-        self.validation_split = retrieval_split(crops.labels.numpy(), self.columns)
-        queries = full_rows(self.validation_split.queries, self.columns, self.schema.num_attributes)
-        self.validation_queries = self._query_inputs(base, queries)
+        self.validation_split, self.validation_queries = self._categories(base, crops)
+
+    def _categories(
+        self, base: ClearModel, crops: PersonCrops
+    ) -> tuple[RetrievalSplit, dict[str, torch.Tensor]]:
+        """The categories of some crops, and what the adapter reads of one query for each."""
+        split = retrieval_split(crops.labels.numpy(), self.columns)
+        queries = full_rows(split.queries, self.columns, self.schema.num_attributes)
+        return split, self._query_inputs(base, queries)
 
     def _load_crops(self, split: str) -> PersonCrops:
         with self.accelerator.main_process_first():

@@ -71,9 +71,14 @@ def write_records(folder: Path, record: dict, history: list[dict], score: str) -
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write one file, whole or not at all."""
+    """Write one record, whole or not at all."""
+    write_whole(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write one file under a temporary name, then rename it."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 

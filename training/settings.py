@@ -1,10 +1,12 @@
 """Settings of train.py, each with its reason; every field is a command-line option."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Dataset
+from transformers import HfArgumentParser
 
 from ..attributes_clear import QUERY_KINDS, AttributeSchema
 from ..configuration_clear import PRESETS
@@ -32,6 +34,22 @@ class DataSettings:
     cache_images: bool = option(
         True, "Keep resized crops in memory: 25 kB each at 128 x 64; off for very large data sets."
     )
+
+    def __post_init__(self):
+        try:
+            is_object = isinstance(json.loads(self.dataset_options), dict)
+        except json.JSONDecodeError:
+            is_object = False
+        if not is_object:
+            raise ValueError(
+                f"`dataset_options` must be a JSON object, got {self.dataset_options!r}. Write it "
+                "like '{\"allow_partial\": true}'."
+            )
+
+    def _require_positive(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
 
     def load_rows(self, split: str) -> Dataset:
         """One split of the data set."""
@@ -129,25 +147,33 @@ class TrainingSettings(DataSettings):
                 "`checkpoint` must name the trained model whose features the adapter reads: "
                 "run --stage recognition first."
             )
-        self._check_dataset_options()
-        for name in ("epochs", "batch_size", "feature_views"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-
-    def _check_dataset_options(self) -> None:
-        try:
-            is_object = isinstance(json.loads(self.dataset_options), dict)
-        except json.JSONDecodeError:
-            is_object = False
-        if not is_object:
-            raise ValueError(
-                f"`dataset_options` must be a JSON object, got {self.dataset_options!r}. Write it "
-                "like '{\"allow_partial\": true}'."
-            )
+        super().__post_init__()
+        self._require_positive("epochs", "batch_size", "feature_views")
 
     def _require_one_of(self, name: str, values: tuple[str, ...]) -> None:
         if getattr(self, name) not in values:
             raise ValueError(f"`{name}` must be one of {values}, got {getattr(self, name)!r}.")
+
+
+def parse_command_line(
+    kind: type[DataSettings], about: str, usage: str, arguments: Sequence[str] | None = None
+) -> DataSettings:
+    """Settings of a command line; a wrong one ends the program with one line that says so.
+
+    Args:
+        kind: the class of the settings. about: what `--help` says first. arguments: None: those
+            that the program was started with.
+    """
+    parser = HfArgumentParser(kind, description=about, usage=usage, allow_abbrev=False)
+    try:
+        settings, unknown = parser.parse_args_into_dataclasses(
+            arguments, return_remaining_strings=True
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    if unknown:
+        parser.error(f"there are no such options: {' '.join(unknown)}")
+    return settings
 
 
 def public_name(value):
