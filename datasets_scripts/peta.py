@@ -30,6 +30,7 @@ from .peta_annotation import (
     read_annotation,
     read_mapping,
 )
+from .retrieval_protocols import held_out_categories
 from .verification import VerificationReport, check_names, check_partition, check_sizes
 
 # Where, below `data_dir`, the annotation, the mapping and both image trees may start.
@@ -42,11 +43,15 @@ class PETA(PersonDatasetBuilder):
 
     Splits: train, validation, test, and trainval, which is train and validation together and what
     papers train on. Column `subset` names the older data set that a crop comes from.
+
+    Configuration `sal` divides the categories instead of the images (`held_out_categories`): no
+    full label vector of its test split occurs in training. Its validation split is ours, drawn in
+    the same way from the 1,890 training categories; categories of a single image are left out.
     """
 
     BUILDER_CONFIGS = [
-        PersonDatasetConfig(name=f"partition{k}", version=PersonDatasetBuilder.VERSION)
-        for k in range(5)
+        PersonDatasetConfig(name=name, version=PersonDatasetBuilder.VERSION)
+        for name in (*(f"partition{k}" for k in range(5)), "sal")
     ]
     DEFAULT_CONFIG_NAME = "partition0"
 
@@ -54,6 +59,8 @@ class PETA(PersonDatasetBuilder):
     schema_name = "peta"
     extra_features = {"subset": ClassLabel(names=list(SUBSET_SIZES))}
     split_sizes = {"train": 9500, "validation": 1900, "test": 7600, "trainval": 11400}
+    sal_sizes = {"train": 10468, "validation": 1418, "test": 1435, "trainval": 11886}
+    sal_categories = {"trainval": 1890, "train": 1701}
     subset_sizes = SUBSET_SIZES
     num_persons = 8699
     homepage = "http://mmlab.ie.cuhk.edu.hk/projects/PETA.html"
@@ -95,9 +102,12 @@ class PETA(PersonDatasetBuilder):
         """Read PETA.mat and give every image number its file."""
         annotation = read_annotation(source.annotations[0])
         names = [f"{number:05d}.png" for number in range(1, len(annotation.labels) + 1)]
-        splits = dict(annotation.partitions[int(self.config.name.removeprefix("partition"))])
         report.errors += self._check_annotation(annotation)
-        report.errors += check_partition(splits, names)
+        if self.config.name == "sal":
+            splits = self._category_splits(annotation.labels)
+        else:
+            splits = dict(annotation.partitions[int(self.config.name.removeprefix("partition"))])
+            report.errors += check_partition(splits, names)
         splits["trainval"] = np.concatenate([splits["train"], splits["validation"]])
         return PersonRecords(
             image_names=names,
@@ -107,6 +117,15 @@ class PETA(PersonDatasetBuilder):
             splits=splits,
             extra={"subset": annotation.subset_ids},
         )
+
+    def published_sizes(self) -> dict[str, int]:
+        """Images of each split of this configuration."""
+        return self.sal_sizes if self.config.name == "sal" else self.split_sizes
+
+    def _category_splits(self, labels: np.ndarray) -> dict[str, np.ndarray]:
+        trainval, test = held_out_categories(labels, self.sal_categories["trainval"])
+        train, validation = held_out_categories(labels[trainval], self.sal_categories["train"])
+        return {"train": trainval[train], "validation": trainval[validation], "test": test}
 
     def _check_annotation(self, annotation: PETAAnnotation) -> list[str]:
         schema = self.schema()

@@ -722,6 +722,25 @@ def test_all_real_images_are_whole(real, real_folder, shared_folder, tmp_path, l
     assert highest[-1] + 1 == 7769
 
 
+@pytest.mark.slow
+def test_no_category_of_the_sal_test_split_is_trained_on(real, real_folder, tmp_path):
+    options = {"verify_images": False, "config_name": "sal", "cache_dir": str(tmp_path)}
+    builder = PETA(data_dir=real_folder, **options)
+    builder.download_and_prepare()
+    data = builder.as_dataset()
+    categories = {split: set(rows["category_id"]) for split, rows in data.items()}
+    assert {split: len(rows) for split, rows in data.items()} == PETA.sal_sizes
+    assert {split: len(found) for split, found in categories.items()} == {
+        "train": 1701,
+        "validation": 189,
+        "test": 200,
+        "trainval": 1890,
+    }
+    assert not categories["trainval"] & categories["test"]
+    assert not categories["train"] & categories["validation"]
+    assert categories["train"] | categories["validation"] == categories["trainval"]
+
+
 def read_label_file(path):
     """One person a line: its id (CUHK: the file name), then its attributes."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
