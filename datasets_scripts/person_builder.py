@@ -38,6 +38,7 @@ _SHARED_CODE = (
     "person_builder.py",
     "person_dataset.py",
     "retrieval_protocols.py",
+    "source_files.py",
     "verification.py",
 )
 

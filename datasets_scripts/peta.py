@@ -5,7 +5,6 @@ Source: Deng et al., "Pedestrian Attribute Recognition At Far Distance", ACM Mul
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,11 +30,13 @@ from .peta_annotation import (
     read_mapping,
 )
 from .retrieval_protocols import held_out_categories
+from .source_files import existing_folder, files_in, first_file, fullest_folder, listing
 from .verification import VerificationReport, check_names, check_partition, check_sizes
 
 # Where, below `data_dir`, the annotation, the mapping and both image trees may start.
 _PLACES = (".", "PETA", "PETA dataset", "PETA/PETA dataset")
-_IMAGE_ENDINGS = {".bmp", ".jpeg", ".jpg", ".png"}
+# Names that begin with a dot are left behind by file managers.
+_IMAGE_FILE = r"(?i)[^.].*\.(bmp|jpeg|jpg|png)"
 
 
 class PETA(PersonDatasetBuilder):
@@ -80,18 +81,16 @@ class PETA(PersonDatasetBuilder):
     @classmethod
     def find_source(cls, data_dir: str | None) -> PersonSource:
         """Find PETA.mat, the larger of the two image trees and, if published, the mapping."""
-        if data_dir is None or not Path(data_dir).is_dir():
-            raise FileNotFoundError(
-                f"`data_dir` must be a folder, got {data_dir!r}. {cls.manual_download_instructions}"
-            )
-        roots = [Path(data_dir, place) for place in _PLACES]
-        annotation, mapping = (_first_file(roots, n) for n in (ANNOTATION_FILE, MAPPING_FILE))
-        renamed, published = _renamed_images(roots), _published_images(roots)
+        folder = existing_folder(data_dir, cls.manual_download_instructions)
+        roots = [folder / place for place in _PLACES]
+        annotation, mapping = (first_file(roots, n) for n in (ANNOTATION_FILE, MAPPING_FILE))
+        renamed = fullest_folder([root / "images" for root in roots], r"\d{5}\.png")
+        published = _published_images(roots)
         if annotation is None or not (renamed or published):
             raise FileNotFoundError(
                 f"`data_dir` must hold PETA.mat ({'found' if annotation else 'not found'}) and the "
                 f"images ({len(published)} found as published, {len(renamed)} renamed), got "
-                f"{data_dir!r} with {_listing(Path(data_dir))}. {cls.manual_download_instructions}"
+                f"{data_dir!r} with {listing(folder)}. {cls.manual_download_instructions}"
             )
         if len(renamed) >= len(published):
             return PersonSource(annotations=[annotation], images=renamed)
@@ -168,39 +167,16 @@ def _image_paths(
     return [source.images.get(file_of.get(number, "")) for number in range(1, len(names) + 1)]
 
 
-def _first_file(roots: Sequence[Path], name: str) -> Path | None:
-    return next((root / name for root in roots if (root / name).is_file()), None)
-
-
-def _renamed_images(roots: Sequence[Path]) -> dict[str, Path]:
-    folders = [root / "images" for root in roots if (root / "images").is_dir()]
-    found = (
-        {path.name: path for path in folder.iterdir() if re.fullmatch(r"\d{5}\.png", path.name)}
-        for folder in folders
-    )
-    return max(found, key=len, default={})
-
-
 def _published_images(roots: Sequence[Path]) -> dict[str, Path]:
     found = (
         {
-            f"{subset}/archive/{path.name}": path
+            f"{subset}/archive/{name}": path
             for subset in SUBSETS
-            if (root / subset / "archive").is_dir()
-            for path in (root / subset / "archive").iterdir()
-            # Names that begin with a dot are left behind by file managers.
-            if path.suffix.lower() in _IMAGE_ENDINGS and not path.name.startswith(".")
+            for name, path in files_in(root / subset / "archive", _IMAGE_FILE).items()
         }
         for root in roots
     )
     return max(found, key=len, default={})
-
-
-def _listing(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir())
-    return (
-        f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "nothing in it"
-    )
 
 
 __all__ = ["PETA"]
