@@ -4,6 +4,7 @@ Source: arXiv 2403.06119 for the parts; the sizes of the default values are thos
 public C2T-Net code (Swin-B and EVA-L at 256 x 128).
 """
 
+from copy import deepcopy
 from dataclasses import fields
 from difflib import get_close_matches
 
@@ -16,6 +17,19 @@ AUTO_MAP = {
     "AutoModelForImageClassification": "modeling_clear.ClearForAttributeRecognition",
     "AutoImageProcessor": "processing_clear.ClearImageProcessor",
     "AutoProcessor": "processing_clear.ClearProcessor",
+}
+
+CUSTOM_PIPELINES = {  # as `pipeline(task, model=..., trust_remote_code=True)` finds them
+    "person-attribute-recognition": {
+        "impl": "pipeline_clear.PersonAttributePipeline",
+        "pt": ["AutoModelForImageClassification"],
+        "type": "image",
+    },
+    "person-attribute-retrieval": {
+        "impl": "pipeline_clear.PersonRetrievalPipeline",
+        "pt": ["AutoModel"],
+        "type": "multimodal",
+    },
 }
 
 PROBLEM_TYPE = "multi_label_classification"  # each attribute is present or absent by itself
@@ -166,6 +180,7 @@ class ClearConfig(PreTrainedConfig):
             raise ValueError(f"`problem_type` must be {PROBLEM_TYPE!r}, got {self.problem_type!r}.")
         self.problem_type = PROBLEM_TYPE
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        kwargs.setdefault("custom_pipelines", deepcopy(CUSTOM_PIPELINES))
         super().__post_init__(**kwargs)
         if self.id2label is not None and self.label2id is None:
             self.label2id = {name: index for index, name in self.id2label.items()}

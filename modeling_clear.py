@@ -28,6 +28,7 @@ from transformers.utils import ModelOutput, is_peft_available
 from .attributes_clear import UNKNOWN
 from .backbones_clear import load_pretrained_backbones
 from .configuration_clear import ClearConfig
+from .pipeline_clear import PersonAttributePipeline  # noqa: F401  # so that it travels as well
 
 if is_peft_available():
     # Registers the adapters with PEFT, and makes their file travel with a saved model.

@@ -17,7 +17,7 @@ FIELDS = {
     *("global_embed_dim", "global_depth", "global_num_heads", "global_mlp_ratio"),
     *("global_drop_path_rate", "fusion_embed_dim", "fusion_num_heads", "use_local_fusion"),
     *("use_global_fusion", "attribute_positive_ratios", "text_config", "text_pooling"),
-    *("text_source", "text_revision", "initializer_range", "auto_map"),
+    *("text_source", "text_revision", "initializer_range", "auto_map", "custom_pipelines"),
     *("local_architecture", "global_architecture"),
 }
 

@@ -24,7 +24,7 @@ CODE = {
     *("adapter_config_clear.py", "attributes_clear.py", "backbones_clear.py"),
     "configuration_clear.py",
     *("lexicon_clear.py", "modeling_clear.py", "peft_clear.py", "phrases_clear.py"),
-    *("processing_clear.py", "queries_clear.py", "retrieval_loss_clear.py"),
+    *("pipeline_clear.py", "processing_clear.py", "queries_clear.py", "retrieval_loss_clear.py"),
 }
 SETTINGS = {"config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
 REVISION = "0123456789abcdef" * 2 + "01234567"
