@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .phrases_clear import fold
+from .phrases_clear import fold, readable_name
 
 ARTICLES = frozenset(["a", "an", "the", "any", "some"])
 STOP = ARTICLES | {
@@ -157,7 +157,10 @@ class Lexicon:
         target = Target(schema.part_of(entry, phrase), entry.name, value, attribute)
         kinds = {"noun": "noun", "plural": "noun", "item": "item", "items": "item"}
         alone = kinds.get(phrase.role, "trait")
-        names = (f"{entry.name} {value}", attribute or "")
+        names = [f"{entry.name} {value}"]
+        # A raw name that is an everyday word is left to the phrase: `Back` is a view, a back not.
+        if attribute and len(readable_name(attribute).split()) > 1:
+            names.append(attribute)
         self._add(alone, target, *names, *phrase.alone)
         bound = "adjective" if phrase.role == "adjective" else alone
         self._add(bound, target, phrase.text, *phrase.synonyms)
