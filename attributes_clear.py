@@ -328,18 +328,22 @@ class AttributeSchema:
                 result[entry.name] = [*([known] if isinstance(known, str) else known), value]
         return result
 
-    def decode(self, probabilities: Sequence[float], threshold: float = 0.5) -> dict:
+    def decode(
+        self, probabilities: Sequence[float], threshold: float | Sequence[float] = 0.5
+    ) -> dict:
         """Turn one row of probabilities into named decisions.
 
         Args:
             probabilities: (attributes,) in [0, 1].
-            threshold: a flag is present when its probability is strictly above it.
+            threshold: a flag is present when its probability is strictly above it. One number,
+                or (attributes,).
 
         Returns:
             {group: (value, probability), flag: (bool, probability)}. A group gives its most
-            probable option, however improbable; if its `otherwise` is no option, and no option
-            is above the threshold, it gives that with the probability that none is present, the
-            product of 1 - p. A flag gives the probability of what it states.
+            probable option, however improbable. If its `otherwise` is no option, it gives the most
+            probable of the options that are above their threshold; where none is, it gives
+            `otherwise` with the probability that none is present, the product of 1 - p. A flag
+            gives the probability of what it states.
 
         Raises:
             ValueError: for another length, or numbers that are no probabilities.
@@ -351,9 +355,11 @@ class AttributeSchema:
                 f"{row.shape} with {np.unique(row)[:5].tolist()}; apply a sigmoid to logits."
             )
         p = dict(zip(self.attributes, row.tolist(), strict=True))
-        result = {group.name: group.decode(p, threshold) for group in self.groups}
+        limits = np.broadcast_to(np.asarray(threshold, dtype=float), row.shape).tolist()
+        t = dict(zip(self.attributes, limits, strict=True))
+        result = {group.name: group.decode(p, t) for group in self.groups}
         for flag in self.flags:
-            there = p[flag.attribute] > threshold
+            there = p[flag.attribute] > t[flag.attribute]
             result[flag.name] = (there, p[flag.attribute] if there else 1 - p[flag.attribute])
         return result
 

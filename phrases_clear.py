@@ -93,13 +93,18 @@ class AttributeGroup:
             return [self.otherwise]
         return [value for value, a in self.options.items() if labels[a] == PRESENT]
 
-    def decode(self, probabilities: Mapping[str, float], threshold: float) -> tuple[str, float]:
-        """Return the most probable value and its probability; see AttributeSchema.decode."""
+    def decode(
+        self, probabilities: Mapping[str, float], thresholds: Mapping[str, float]
+    ) -> tuple[str, float]:
+        """Return the chosen value and its probability; see AttributeSchema.decode."""
         options = {value: probabilities[a] for value, a in self.options.items()}
-        best = max(options, key=options.get)
-        if self.otherwise is None or self.otherwise in options or options[best] > threshold:
-            return best, options[best]
-        return self.otherwise, math.prod(1 - p for p in options.values())
+        candidates = options
+        if self.otherwise is not None and self.otherwise not in options:
+            candidates = {v: p for v, p in options.items() if p > thresholds[self.options[v]]}
+        if not candidates:
+            return self.otherwise, math.prod(1 - p for p in options.values())
+        best = max(candidates, key=candidates.get)
+        return best, candidates[best]
 
     def value_of(self, word: str) -> str | None:
         """Return the value that a word means, by its name, phrase or synonyms."""

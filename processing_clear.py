@@ -18,6 +18,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from .attributes_clear import ABSENT, PRESENT, QUERY_KINDS, UNKNOWN, AttributeSchema
 
 REMOTE = ("http://", "https://", "data:image/")
+DEFAULT_THRESHOLD = 0.5  # the field's convention; strict
 FEW = 8  # so many logits, none negative or above 1, are no chance
 
 
@@ -55,6 +56,9 @@ class ClearProcessor(ProcessorMixin):
         schema: AttributeSchema, or its `to_dict()`.
         query_kind: "hard", "words", "soft" or "soft+hard"; what `queries` are turned into.
         max_query_tokens: longer pseudo-descriptions are an error, never cut.
+        calibration: {"thresholds": {attribute: number in [0, 1)}, "criterion": what they
+            maximise, "data": where they were chosen}; an attribute left out has 0.5, as all have
+            with None. What `decode` takes when it is not told a threshold.
 
     >>> schema = AttributeSchema.from_names(["hat", "backpack"])
     >>> processor = ClearProcessor.for_schema(schema, 128, 64, query_kind="hard")
@@ -71,6 +75,7 @@ class ClearProcessor(ProcessorMixin):
         schema: AttributeSchema | Mapping | None = None,
         query_kind: str = "soft+hard",
         max_query_tokens: int = 128,
+        calibration: Mapping | None = None,
     ):
         super().__init__(image_processor, tokenizer)
         if tokenizer is None:  # the parent saves what this names, and fails on None
@@ -83,6 +88,15 @@ class ClearProcessor(ProcessorMixin):
         self.schema = AttributeSchema.from_dict(schema) if is_dict else schema
         self.query_kind = query_kind
         self.max_query_tokens = max_query_tokens
+        self.calibration = None if calibration is None else dict(calibration)
+        if calibration is not None:
+            check_calibration(self.calibration, self.schema)
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """(attributes,) float64: above it (strictly) an attribute is said to be present."""
+        stored = {} if self.calibration is None else self.calibration["thresholds"]
+        return np.array([stored.get(name, DEFAULT_THRESHOLD) for name in self.schema.attributes])
 
     @classmethod
     def for_schema(
@@ -100,12 +114,15 @@ class ClearProcessor(ProcessorMixin):
         return super().check_argument_for_proper_class(argument_name, argument)
 
     def to_dict(self) -> dict:
-        """Plain JSON types; the schema written out, and that there is no tokenizer."""
+        """Plain JSON types; the schema written out, that there is no tokenizer, no empty entry."""
         schema, self.schema = self.schema, self.schema.to_dict()
         try:
-            return super().to_dict() | ({"tokenizer": None} if self.tokenizer is None else {})
+            stored = super().to_dict() | ({"tokenizer": None} if self.tokenizer is None else {})
         finally:
             self.schema = schema
+        if self.calibration is None:
+            stored.pop("calibration")
+        return stored
 
     @classmethod
     def _get_arguments_from_pretrained(cls, name, processor_dict=None, **kwargs):
@@ -210,13 +227,17 @@ class ClearProcessor(ProcessorMixin):
             data["query_attributes"] = np.asarray(labels, dtype=np.int64)
         return data if return_tensors else {name: array.tolist() for name, array in data.items()}
 
-    def decode(self, logits, threshold: float = 0.5) -> list[dict]:
+    def decode(self, logits, threshold: float | Sequence[float] | None = None) -> list[dict]:
         """Name what the model saw.
 
         Args:
             logits: (batch, attributes) of the recognition head, or one row.
-            threshold: a flag is said to be present above this probability (strictly).
+            threshold: an attribute is said to be present above this probability (strictly): one
+                number, or (attributes,). None: `thresholds`, the calibrated ones if there are any,
+                else 0.5. It decides flags, and groups that may have none of their options; of the
+                others the most probable option is given.
         Returns: for each image {group: (value, probability), flag: (bool, probability)}.
+        Raises: ValueError for another shape, NaN, or a threshold outside [0, 1].
         """
         logits = logits.detach().float().cpu().numpy() if hasattr(logits, "detach") else logits
         logits = np.atleast_2d(np.asarray(logits, dtype=np.float64))
@@ -231,13 +252,32 @@ class ClearProcessor(ProcessorMixin):
                 "`logits` all lie in [0, 1]: give the logits themselves, not their sigmoid.",
                 stacklevel=2,
             )
+        limits = np.asarray(self.thresholds if threshold is None else threshold, dtype=float)
+        if limits.shape not in ((), (count,)) or not ((limits >= 0) & (limits <= 1)).all():
+            raise ValueError(
+                f"`threshold` must be one number in [0, 1], or {count} of them, got {threshold!r}."
+            )
         probabilities = (1 + np.tanh(logits / 2)) / 2  # the sigmoid; this form cannot overflow
-        return [self.schema.decode(row, threshold) for row in probabilities]
+        return [self.schema.decode(row, limits) for row in probabilities]
 
     @property
     def model_input_names(self) -> list[str]:
         """Names of all tensors that the model may read."""
         return ["pixel_values", "input_ids", "attention_mask", "query_attributes"]
+
+
+def check_calibration(calibration: Mapping, schema: AttributeSchema) -> None:
+    """Raise ValueError unless a processor of this schema can store this; see ClearProcessor."""
+    needed = {"thresholds", "criterion", "data"}
+    if set(calibration) != needed or not isinstance(calibration["thresholds"], Mapping):
+        raise ValueError(
+            f"`calibration` must have exactly {sorted(needed)}, `thresholds` being a dict, "
+            f"got {sorted(calibration)}."
+        )
+    for name, value in calibration["thresholds"].items():
+        schema.index(name)
+        if not isinstance(value, (int, float)) or not 0 <= value < 1:
+            raise ValueError(f"`calibration` must have thresholds in [0, 1), got {name}: {value}.")
 
 
 def as_list(one_or_many, name: str) -> list:

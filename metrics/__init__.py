@@ -1,1 +1,4 @@
-"""Evaluate modules of both tasks, one folder each, that import no torch and no project file."""
+"""Metrics, without torch: one folder for each module of `evaluate`, which imports no project file.
+
+Beside them what works on their results: intervals, calibration, and the scores of challenges.
+"""

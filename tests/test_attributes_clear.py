@@ -353,6 +353,25 @@ def test_decode_by_hand(peta, street):
     assert math.isclose(probability, 0.6 * 0.9)
 
 
+def test_decode_with_a_threshold_for_each_attribute(street):
+    """Front, back, else side: the most probable option above its own threshold."""
+    # Female, AgeOver60, Front, Back, ShortSleeve, UpperPlaid, boots
+    probabilities = [0.2, 0.3, 0.4, 0.1, 0.2, 0.9, 0.25]
+
+    def decode(female, front, back, boots):
+        return street.decode(probabilities, [female, 0.5, front, back, 0.5, 0.5, boots])
+
+    decoded = decode(0.1, 0.3, 0.05, 0.3)
+    assert decoded["gender"] == ("female", 0.2)
+    assert decoded["view"] == ("front", 0.4)
+    assert decoded["boots"] == (False, 0.75)
+    decoded = decode(0.3, 0.6, 0.05, 0.2)
+    assert decoded["gender"] == ("male", 0.8)
+    assert decoded["view"] == ("back", 0.1)
+    assert decoded["boots"] == (True, 0.25)
+    assert decode(0.3, 0.6, 0.2, 0.2)["view"] == ("side", pytest.approx(0.6 * 0.9))
+
+
 @pytest.mark.parametrize("wrong", [[0.5] * 104, [1.5] + [0.5] * 104, [float("nan")] * 105])
 def test_decode_wants_probabilities(peta, wrong):
     with pytest.raises(ValueError, match=r"`probabilities` must be 105 numbers in .*sigmoid"):

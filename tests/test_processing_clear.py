@@ -395,6 +395,7 @@ def test_arguments_that_make_no_sense_together(processor, schema):
 # ---- answers --------------------------------------------------------------------------------
 
 LOGITS = [2.0, -1.0, 0.0, 1000.0, -1000.0, 1e-3]
+HARD = {"query_kind": "hard"}
 PROBABILITIES = [0.8807970779778823, 0.2689414213699951, 0.5, 1.0, 0.0, 0.500249999979]
 
 
@@ -414,6 +415,54 @@ def test_decode_gives_probabilities_and_a_strict_threshold(processor, logits):
 def test_decode_takes_batches_and_thresholds(processor):
     rows = processor.decode(torch.tensor([LOGITS, [-3.0] * 6], dtype=torch.bfloat16), 0.9)
     assert [sum(value for value, _ in row.values()) for row in rows] == [1, 0]
+
+
+CALIBRATION = {
+    "thresholds": {"hat": 0.9, "glasses": 0.25, "female": 0.0, "red": 0.6},
+    "criterion": "f1",
+    "data": "drawn crops",
+}
+
+
+@pytest.mark.parametrize("kind", ["soft", "hard"])
+def test_stored_thresholds_decide_and_survive_saving(make, schema, tmp_path, kind):
+    plain = make(kind) if kind == "soft" else ClearProcessor.for_schema(schema, 8, 8, None, **HARD)
+    plain.save_pretrained(tmp_path / "old")
+    assert "calibration" not in json.loads((tmp_path / "old/processor_config.json").read_text())
+    old = ClearProcessor.from_pretrained(tmp_path / "old", trust_remote_code=True)
+    assert old.calibration is None
+    assert old.thresholds.tolist() == [0.5] * 6
+
+    old.calibration = CALIBRATION
+    old.save_pretrained(tmp_path / "new")
+    new = ClearProcessor.from_pretrained(tmp_path / "new", trust_remote_code=True)
+    assert new.calibration == CALIBRATION
+    assert new.thresholds.tolist() == [0.9, 0.25, 0.5, 0.0, 0.5, 0.6]
+    told = {name: seen for name, (seen, _) in new.decode(LOGITS)[0].items()}
+    assert list(told.values()) == [False, True, False, True, False, False]
+    assert new.decode(LOGITS, 0.5) == plain.decode(LOGITS)
+    assert new.decode(LOGITS, new.thresholds) == new.decode(LOGITS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"thresholds": {"hat": 1.0}}, r"must have thresholds in \[0, 1\), got hat: 1.0"),
+        ({"thresholds": {"hat": None}}, "got hat: None"),
+        ({"thresholds": [0.5] * 6}, "`thresholds` being a dict"),
+        ({"thresholds": {"hut": 0.5}}, "'hut'"),
+        ({"when": "today"}, r"must have exactly \['criterion', 'data', 'thresholds'\]"),
+    ],
+)
+def test_calibration_that_fits_no_schema_is_refused(schema, changes, message):
+    with pytest.raises(ValueError, match=message):
+        ClearProcessor.for_schema(schema, 8, 8, calibration={**CALIBRATION, **changes}, **HARD)
+
+
+@pytest.mark.parametrize("threshold", [1.5, [0.5] * 5, [[0.5] * 6], float("nan")])
+def test_decode_refuses_thresholds_that_fit_nothing(processor, threshold):
+    with pytest.raises(ValueError, match=r"`threshold` must be one number in \[0, 1\], or 6 of"):
+        processor.decode(LOGITS, threshold)
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 7), (1, 2, 6)])

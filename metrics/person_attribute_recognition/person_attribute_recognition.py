@@ -20,7 +20,9 @@ _KWARGS_DESCRIPTION = """
 Args:
     predictions: probabilities in [0, 1], (images, attributes).
     references: labels 0, 1 or -100 (unknown), (images, attributes).
-    threshold: a probability strictly above it predicts the attribute. Default: 0.5.
+    threshold: a probability strictly above it predicts the attribute; one number, or one for each
+        attribute. Default: 0.5.
+    per_label: also return the values of each attribute alone. Default: False.
 
 Returns:
     mean_accuracy: mean over attributes of `label_mean_accuracy`.
@@ -30,6 +32,8 @@ Returns:
     instance_f1: harmonic mean of `instance_precision` and `instance_recall`.
     label_mean_accuracy: list of (true-positive rate + true-negative rate) / 2, one per attribute;
         nan for an attribute without a single known label.
+    With `per_label` as well, lists with one value per attribute: label_known, label_positives,
+    label_accuracy, label_precision, label_recall, label_f1, label_average_precision.
 
 Examples:
     >>> metric = evaluate.load("./metrics/person_attribute_recognition")
@@ -56,7 +60,8 @@ def recognition_metrics(probabilities, labels, threshold=0.5):
         probabilities: (images, attributes), in [0, 1].
         labels: (images, attributes), each 0, 1 or -100. An unknown cell counts neither as positive
             nor as negative, whatever is predicted for it.
-        threshold: in [0, 1); a probability strictly above it predicts the attribute.
+        threshold: in [0, 1); a probability strictly above it predicts the attribute. One number,
+            or (attributes,).
 
     Returns:
         `mean_accuracy`, `instance_accuracy`, `instance_precision`, `instance_recall`,
@@ -71,7 +76,7 @@ def recognition_metrics(probabilities, labels, threshold=0.5):
     >>> result["mean_accuracy"], result["instance_precision"], result["label_mean_accuracy"]
     (0.75, 0.75, [0.5, 1.0])
     """
-    probabilities, labels = _checked(probabilities, labels, threshold)
+    probabilities, labels, threshold = _checked(probabilities, labels, threshold)
     is_positive, is_negative = labels == 1, labels == 0
     is_predicted = probabilities > threshold
     label_mean_accuracy = _label_mean_accuracy(is_predicted, is_positive, is_negative)
@@ -80,6 +85,69 @@ def recognition_metrics(probabilities, labels, threshold=0.5):
         **_instance_metrics(is_predicted, is_positive, is_negative),
         "label_mean_accuracy": label_mean_accuracy.tolist(),
     }
+
+
+def label_metrics(probabilities, labels, threshold=0.5):
+    """Score each attribute by itself, as a binary decision about every image that is known.
+
+    Args:
+        probabilities, labels, threshold: as for `recognition_metrics`.
+
+    Returns:
+        Arrays (attributes,). `label_known`, `label_positives`: numbers of images.
+        `label_mean_accuracy`: as in `recognition_metrics`. `label_accuracy`: share of right
+        decisions. `label_precision`: TP / predicted, `label_recall`: TP / positives, `label_f1`:
+        their harmonic mean; 0 / 0 counts as 0. `label_average_precision`: sum of precision x gain
+        of recall over all thresholds, equal probabilities taken together; nan without positives.
+        All are in [0, 1], and nan without a known label.
+
+    Raises:
+        ValueError: as `recognition_metrics`.
+
+    >>> result = label_metrics([[0.9, 0.2], [0.6, 0.7]], [[1, 0], [0, 1]])
+    >>> result["label_precision"].tolist(), result["label_average_precision"].tolist()
+    ([0.5, 1.0], [1.0, 1.0])
+    """
+    probabilities, labels, threshold = _checked(probabilities, labels, threshold)
+    is_positive, is_negative = labels == 1, labels == 0
+    is_known, is_predicted = is_positive | is_negative, probabilities > threshold
+    num_known, num_positive = is_known.sum(axis=0), is_positive.sum(axis=0)
+    num_both = (is_predicted & is_positive).sum(axis=0)
+    num_right = num_both + (~is_predicted & is_negative).sum(axis=0)
+    precision = num_both / ((is_predicted & is_known).sum(axis=0) + EPSILON)
+    recall = num_both / (num_positive + EPSILON)
+    scores = {
+        "label_accuracy": num_right / (num_known + EPSILON),
+        "label_precision": precision,
+        "label_recall": recall,
+        "label_f1": 2 * precision * recall / (precision + recall + EPSILON),
+    }
+    return {
+        "label_known": num_known,
+        "label_positives": num_positive,
+        "label_mean_accuracy": _label_mean_accuracy(is_predicted, is_positive, is_negative),
+        **{name: np.where(num_known > 0, values, np.nan) for name, values in scores.items()},
+        "label_average_precision": np.array(
+            [
+                _average_precision(column[known], positive[known])
+                for column, positive, known in zip(
+                    probabilities.T, is_positive.T, is_known.T, strict=True
+                )
+            ]
+        ),
+    }
+
+
+def _average_precision(probabilities, is_positive):
+    """Of one attribute; both (known images,)."""
+    num_positive = is_positive.sum()
+    if not num_positive:
+        return np.nan
+    order = np.argsort(-probabilities)
+    ordered, num_found = probabilities[order], np.cumsum(is_positive[order])
+    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # of equal probabilities
+    precision = num_found[last] / (last + 1)
+    return float(np.sum(precision * np.diff(num_found[last], prepend=0)) / num_positive)
 
 
 def _label_mean_accuracy(is_predicted, is_positive, is_negative):
@@ -109,7 +177,7 @@ def _instance_metrics(is_predicted, is_positive, is_negative):
 
 
 def _checked(probabilities, labels, threshold):
-    """Both matrices, or a ValueError that names what is wrong."""
+    """Both matrices and the threshold, or a ValueError that names what is wrong."""
     probabilities, labels = _matrix("predictions", probabilities), _matrix("references", labels)
     if probabilities.ndim != 2 or probabilities.shape != labels.shape:
         raise ValueError(
@@ -127,9 +195,21 @@ def _checked(probabilities, labels, threshold):
         raise ValueError(f"`references` must be 0, 1 or {UNKNOWN} (unknown), got {other[0]}.")
     if not np.any(labels != UNKNOWN):
         raise ValueError("`references` must hold at least one known label, got none.")
-    if not 0 <= threshold < 1:
-        raise ValueError(f"`threshold` must be in [0, 1), got {threshold}.")
-    return probabilities, labels
+    return probabilities, labels, _checked_threshold(threshold, probabilities.shape[1])
+
+
+def _checked_threshold(threshold, num_attributes):
+    threshold = np.asarray(threshold, dtype=np.float64)
+    if threshold.shape not in ((), (num_attributes,)):
+        raise ValueError(
+            f"`threshold` must be one number or ({num_attributes},), got shape {threshold.shape}."
+        )
+    # Negated, so that nan is refused as well.
+    if not np.all((threshold >= 0) & (threshold < 1)):
+        raise ValueError(
+            f"`threshold` must be in [0, 1), got {threshold.min()} to {threshold.max()}."
+        )
+    return threshold
 
 
 def _matrix(name, values):
@@ -153,8 +233,12 @@ class PersonAttributeRecognition(evaluate.Metric):
             reference_urls=["https://github.com/valencebond/Rethinking_of_PAR"],
         )
 
-    def _compute(self, predictions, references, threshold=0.5):
-        return recognition_metrics(predictions, references, threshold)
+    def _compute(self, predictions, references, threshold=0.5, per_label=False):
+        scores = recognition_metrics(predictions, references, threshold)
+        if per_label:
+            columns = label_metrics(predictions, references, threshold)
+            scores |= {name: values.tolist() for name, values in columns.items()}
+        return scores
 
 
-__all__ = ["PersonAttributeRecognition", "recognition_metrics"]
+__all__ = ["PersonAttributeRecognition", "label_metrics", "recognition_metrics"]

@@ -10,7 +10,7 @@ import evaluate
 import numpy as np
 
 RANKS = (1, 5, 10)
-PART_CELLS = 2**21  # cells sorted at a time: about 50 MB of working memory
+PART_CELLS = 2**21  # cells checked and negated at a time: at most 50 MB of working memory
 
 _DESCRIPTION = """
 Scores a gallery ranked for each query: mean average precision (rectangular and trapezoidal), mean
@@ -131,9 +131,7 @@ def _sortable_parts(blocks):
 
 def _rank_and_score(scores, relevance):
     """The entries of `query_metrics`: each a sum or a mean over a query's relevant images."""
-    order = np.argsort(-scores, axis=1, kind="stable")
-    query, position = np.nonzero(np.take_along_axis(relevance, order, axis=1))
-    rank = position + 1  # (relevant images of all queries,), ascending within each query
+    query, rank = _relevant_ranks(scores, relevance)
     num_relevant = np.bincount(query, minlength=len(scores))  # (queries,)
     num_before = np.cumsum(num_relevant) - num_relevant  # relevant images of earlier queries
     found = np.arange(1, len(rank) + 1) - num_before[query]  # 1, 2, ... within each query
@@ -152,6 +150,27 @@ def _rank_and_score(scores, relevance):
         "inverse_negative_penalty": total(precision * (found == num_relevant[query])),
         **{f"rank_{k}": total((found == 1) & (rank <= k)) for k in RANKS},
     }
+
+
+def _relevant_ranks(scores, relevance):
+    """Row and rank of every relevant image, (relevant images of all queries,), in this order."""
+    row_ranks = [_row_ranks(*row) for row in zip(-scores, relevance, strict=True)]
+    query = np.repeat(np.arange(len(scores)), [len(ranks) for ranks in row_ranks])
+    return query, np.concatenate([np.zeros(0, dtype=np.int64), *row_ranks])
+
+
+def _row_ranks(distances, is_relevant):
+    """Ranks of the relevant images of one query, ascending, counted from 1.
+
+    Only their places are looked up: sorting values alone is far faster than sorting numbers of
+    images. Where such a value occurs twice, the order of the gallery decides, so that is sorted.
+    """
+    ordered, wanted = np.sort(distances), np.sort(distances[is_relevant])
+    first = np.searchsorted(ordered, wanted, side="left")
+    if np.array_equal(np.searchsorted(ordered, wanted, side="right"), first + 1):
+        return first + 1
+    order = np.argsort(distances, kind="stable")
+    return np.flatnonzero(is_relevant[order]) + 1
 
 
 def _matrix(name, values):
