@@ -235,9 +235,9 @@ def test_load_person_dataset(small, tmp_path):
     where = {"data_dir": small.root, "cache_dir": tmp_path / "cache"}
     rows = load_person_dataset("peta", split="test[:3]", config_name="partition2", **where)
     assert rows["image_name"][:] == [f"{n:05d}.png" for n in small.partitions[2]["test"][:3]]
-    with pytest.raises(ValueError, match=r"`name` must be one of .*'peta'.*, got 'pet'"):
+    with pytest.raises(ValueError, match=r"`dataset` must be one of .*'peta'.*, got 'pet'"):
         load_person_dataset("pet", **where)
-    with pytest.raises(ValueError, match="Unknown split"):
+    with pytest.raises(ValueError, match=r"`split` must be made of the splits of .peta., train"):
         load_person_dataset("peta", split="val", **where)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from datasets import Dataset
@@ -10,7 +11,12 @@ from transformers import HfArgumentParser
 
 from ..attributes_clear import QUERY_KINDS, AttributeSchema
 from ..configuration_clear import PRESETS
-from ..datasets_scripts.person_dataset import load_person_dataset
+from ..datasets_scripts.person_data import PersonData
+from ..datasets_scripts.person_dataset import (
+    open_person_dataset,
+    person_schema,
+    require_dataset_name,
+)
 from ..retrieval_loss_clear import MARGIN_KINDS
 
 
@@ -23,8 +29,14 @@ def option(default, reason: str):
 class DataSettings:
     """The data set that a command reads."""
 
-    dataset: str = option("peta", "Name of a builder in datasets_scripts.")
-    data_dir: str | None = option(None, "Folder that holds the data set as its owners ship it.")
+    dataset: str = option(
+        "peta",
+        "Name of a builder in datasets_scripts, folder of a converted data set or of your own "
+        "data, JSON file of a mixture, or Hub id of a converted data set.",
+    )
+    data_dir: str | None = option(
+        None, "For a builder: folder that holds the data set as its owners ship it."
+    )
     config_name: str | None = option(
         None, "Configuration of the data set, such as partition0; default: the one papers use."
     )
@@ -51,15 +63,15 @@ class DataSettings:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
 
+    @cached_property
+    def data(self) -> PersonData:
+        """The data set, opened on the first use."""
+        options = json.loads(self.dataset_options)
+        return open_person_dataset(self.dataset, self.data_dir, self.config_name, **options)
+
     def load_rows(self, split: str) -> Dataset:
         """One split of the data set."""
-        return load_person_dataset(
-            self.dataset,
-            self.data_dir,
-            split,
-            self.config_name,
-            **json.loads(self.dataset_options),
-        )
+        return self.data.load(split)
 
 
 @dataclass
@@ -76,7 +88,10 @@ class TrainingSettings(DataSettings):
     train_split: str = option(
         "train", "train (select on validation) or trainval (the papers' protocol, last epoch)."
     )
-    validation_split: str = option("validation", "Split that selects the best epoch.")
+    validation_split: str = option(
+        "validation",
+        "Split that selects the best epoch; of a mixture also one data set: peta:validation.",
+    )
     num_synthetic: int = option(
         0, "Drawn crops mixed into the training split, so that drawings are recognised too."
     )
@@ -96,10 +111,22 @@ class TrainingSettings(DataSettings):
     drop_path_rate: float = option(0.0, "Stochastic depth of both branches of a new model.")
 
     # How it learns
+    recipe: str = option(
+        "scratch",
+        "Defaults of the settings below: scratch (new weights), authors (Adam 1e-5, plateau, 20 "
+        "epochs) or modern (pre-trained weights: layer-wise decay, RandAugment, drop-path).",
+    )
     epochs: int = option(30, "Passes over the training split.")
     batch_size: int = option(64, "Crops per process and step; the authors' value.")
     learning_rate: float = option(1e-3, "Peak rate; for pre-trained weights take 1e-5 to 1e-4.")
+    optimizer: str = option("adamw", "adamw, adam (the authors'), or sgd with Nesterov's momentum.")
+    schedule: str = option(
+        "cosine", "cosine, plateau (the authors': a tenth when validation stands still), constant."
+    )
     weight_decay: float = option(0.05, "Decay of matrices; biases and norms have none.")
+    layer_decay: float = option(
+        1.0, "Factor of the rate for each layer below the last; 0.75 suits pre-trained weights."
+    )
     warmup_share: float = option(0.05, "Share of all steps in which the rate rises to its peak.")
     max_grad_norm: float = option(10.0, "Gradient norm is clipped here; the authors' value.")
     ema_decay: float = option(
@@ -108,6 +135,13 @@ class TrainingSettings(DataSettings):
     padding: int = option(5, "Black border before the random crop; the authors' 10 at height 256.")
     jitter: float = option(0.2, "Largest relative change of brightness and of contrast.")
     erasing: float = option(0.25, "Probability that a random rectangle is erased.")
+    randaugment: int = option(0, "Random operations of RandAugment on each crop, magnitude 9.")
+    gradient_accumulation_steps: int = option(1, "Batches of one update; their gradients add up.")
+    early_stopping: int = option(0, "Epochs without a better score after which it ends; 0: never.")
+    label_weights: str = option(
+        "exponential",
+        "Against rare labels: exponential (the authors'), balanced (by inverse frequency), none.",
+    )
     store_half: bool = option(
         True, "Round the final weights to half precision, evaluated so: half the file, no loss."
     )
@@ -134,6 +168,21 @@ class TrainingSettings(DataSettings):
     mixed_precision: str = option("no", "no, bf16 or fp16; bf16 is faster on recent processors.")
     num_workers: int = option(0, "Processes that load crops; 0 is fastest with cached crops.")
     seed: int = option(0, "Seed of weights, order and augmentation.")
+    on_bad_image: str = option(
+        "raise", "A crop that cannot be read: raise names it and ends; skip trains without, counted."
+    )
+
+    # The life of the run
+    resume: str = option(
+        "auto", "auto goes on with an interrupted run of the same settings; never starts again."
+    )
+    overwrite: bool = option(False, "Replace a finished run, or one of other settings.")
+    state_every: int = option(500, "Updates between two states to resume from; one ends each epoch.")
+    keep_states: int = option(2, "States on disk; each holds weights, averages and both moments.")
+    max_hours: float = option(0.0, "Stop in time, with a state to go on from; 0: no limit.")
+    report_to: str = option(
+        "auto", "tensorboard, wandb or none; auto: TensorBoard where it is installed."
+    )
 
     def __post_init__(self):
         self._require_one_of("stage", ("recognition", "retrieval"))
@@ -141,7 +190,14 @@ class TrainingSettings(DataSettings):
         self._require_one_of("preset", tuple(PRESETS))
         self._require_one_of("query_kind", QUERY_KINDS)
         self._require_one_of("margin_kind", MARGIN_KINDS)
-        dataset_schema(self.dataset)
+        self._require_one_of("recipe", tuple(RECIPES))
+        self._require_one_of("optimizer", ("adamw", "adam", "sgd"))
+        self._require_one_of("schedule", ("cosine", "plateau", "constant"))
+        self._require_one_of("label_weights", LABEL_WEIGHTS)
+        self._require_one_of("on_bad_image", ("raise", "skip"))
+        self._require_one_of("resume", ("auto", "never"))
+        self._require_one_of("report_to", ("auto", "tensorboard", "wandb", "none"))
+        require_dataset_name(self.dataset)
         if self.stage == "retrieval" and self.checkpoint is None:
             raise ValueError(
                 "`checkpoint` must name the trained model whose features the adapter reads: "
@@ -149,6 +205,9 @@ class TrainingSettings(DataSettings):
             )
         super().__post_init__()
         self._require_positive("epochs", "batch_size", "feature_views")
+        self._require_positive("gradient_accumulation_steps", "state_every", "keep_states")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"`layer_decay` must be in (0, 1], got {self.layer_decay}.")
 
     def _require_one_of(self, name: str, values: tuple[str, ...]) -> None:
         if getattr(self, name) not in values:
@@ -183,10 +242,9 @@ def public_name(value):
 
 
 def dataset_schema(name: str) -> AttributeSchema:
-    """The attribute schema of a data set; drawn crops are labelled like PETA."""
-    name = "peta" if name == "synthetic" else name
-    path = Path(__file__).parents[1] / "datasets_scripts" / "schemas" / f"{name}.json"
-    if not path.is_file():
-        known = sorted(schema.stem for schema in path.parent.glob("*.json"))
-        raise ValueError(f"`dataset` must be one of {known} or synthetic, got {name!r}.")
-    return AttributeSchema.from_json(path)
+    """The attribute schema of a data set; drawn crops are labelled like PETA.
+
+    Args: name: As for `dataset`, or the name of a schema.
+    Raises: ValueError: it is none.
+    """
+    return person_schema(name)
