@@ -255,8 +255,10 @@ class Reader:
 
     def _say(self, at: int, targets: Sequence[Target]) -> None:
         self.spent = True
+        # "shorts" are short trousers: without them either may be there, but not both.
+        both = len({t.key for t in targets}) > len({t.part for t in targets})
         for target in targets:
-            if self.denied is not None and target.attribute is None:
+            if self.denied is not None and (target.attribute is None or both):
                 self._report(at)  # no label says that a value without an attribute is absent
             else:
                 self.said.append((target, self.denied is None))
