@@ -145,6 +145,7 @@ class PersonDatasetBuilder(GeneratorBasedBuilder):
     code_files: ClassVar[tuple[str, ...]]
     schema_name: ClassVar[str]
     extra_features: ClassVar[dict[str, object]] = {}
+    label_values: ClassVar[tuple[int, ...]] = (0, 1)
     split_sizes: ClassVar[dict[str, int]]
     homepage: ClassVar[str]
     license_terms: ClassVar[str]
@@ -248,7 +249,8 @@ class PersonDatasetBuilder(GeneratorBasedBuilder):
     def _verify(self, records: PersonRecords, report: VerificationReport) -> None:
         names, paths = records.image_names, records.image_paths
         report.num_images = len(names)
-        report.errors += check_labels(records.labels, self.schema().attributes, names)
+        attributes = self.schema().attributes
+        report.errors += check_labels(records.labels, attributes, names, self.label_values)
         split_sizes = {split: len(rows) for split, rows in records.splits.items()}
         report.errors += check_sizes(split_sizes, self.published_sizes(), "split")
         found = {name: path for name, path in zip(names, paths, strict=True) if path is not None}

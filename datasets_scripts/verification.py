@@ -90,24 +90,48 @@ def check_names(found: Sequence[str], expected: Sequence[str]) -> list[str]:
     ]
 
 
-def check_labels(labels: np.ndarray, names: Sequence[str], image_names: Sequence[str]) -> list[str]:
-    """Find labels other than 0 and 1; one line per attribute.
+def check_labels(
+    labels: np.ndarray,
+    names: Sequence[str],
+    image_names: Sequence[str],
+    allowed: Sequence[int] = (0, 1),
+) -> list[str]:
+    """Find labels other than the allowed ones; one line per attribute.
 
     Args:
         labels: (images, attributes).
         names: Of the attributes.
         image_names: Of the rows.
+        allowed: Two values or more.
     """
     if labels.shape[1] != len(names):
         return [f"there must be {len(names)} labels per image, got {labels.shape[1]}"]
     errors = []
-    is_wrong = ~np.isin(labels, (0, 1))
+    wanted = f"{', '.join(map(str, allowed[:-1]))} or {allowed[-1]}"
+    is_wrong = ~np.isin(labels, allowed)
     for column in np.flatnonzero(is_wrong.any(axis=0)):
         rows = np.flatnonzero(is_wrong[:, column])
         values = np.unique(labels[rows, column]).tolist()
         where = _some(rows, image_names)
-        errors.append(f"labels of `{names[column]}` must be 0 or 1, got {values} in {where}")
+        errors.append(f"labels of `{names[column]}` must be {wanted}, got {values} in {where}")
     return errors
+
+
+def check_one_hot(
+    labels: np.ndarray, names: Sequence[str], image_names: Sequence[str]
+) -> list[str]:
+    """Find images that do not have exactly one of some attributes.
+
+    Args:
+        labels: (images, attributes), of these attributes alone.
+        names: Of the attributes.
+        image_names: Of the rows.
+    """
+    rows = np.flatnonzero((labels == 1).sum(axis=1) != 1)
+    if not rows.size:
+        return []
+    where = _some(rows, image_names)
+    return [f"every image must have one of {', '.join(names)}, got none or several in {where}"]
 
 
 def check_sizes(found: Mapping[str, int], expected: Mapping[str, int], kind: str) -> list[str]:
@@ -219,6 +243,7 @@ __all__ = [
     "check_images",
     "check_labels",
     "check_names",
+    "check_one_hot",
     "check_partition",
     "check_sizes",
     "image_defect",
