@@ -71,7 +71,7 @@ class PersonData(ABC):
         """
         sizes = self.split_sizes
         # The library's slices know only plain names; a mixture has "peta:test" as well.
-        plain = {name: re.sub(r"\W", "_", name) for name in sizes}
+        plain = {name: f"split{number}" for number, name in enumerate(sizes)}
         parts = [_SPLIT.fullmatch(part.strip()) for part in self._written_out(split).split("+")]
         if not all(part and part["name"] in sizes for part in parts):
             raise ValueError(
@@ -90,8 +90,13 @@ class PersonData(ABC):
         )
 
     def _written_out(self, split: str) -> str:
-        has_it = "trainval" in self.split_sizes
-        return split if has_it else re.sub(r"\btrainval\b", "train+validation", split)
+        """Say train+validation for a trainval that the data set does not have."""
+        parts = split.split("+")
+        for number, part in enumerate(parts):
+            if part.endswith("trainval") and part not in self.split_sizes:
+                start = part.removesuffix("trainval")
+                parts[number] = f"{start}train+{start}validation"
+        return "+".join(parts)
 
     def _span(self, split: str, start: int, stop: int) -> Dataset:
         rows = self.rows(split)
