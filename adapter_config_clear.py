@@ -12,11 +12,13 @@ from pathlib import Path
 
 from peft import PeftConfig, TaskType
 
-from .attributes_clear import QUERY_KINDS
+from .attributes_clear import QUERY_KINDS, AttributeSchema
+from .onehot_clear import OneHotQuery
 from .retrieval_loss_clear import MARGIN_KINDS
 
 VISUAL, TEXT, ATTRIBUTES = "visual_projection", "text_projection", "attribute_projection"
 SLOT_INPUTS = {VISUAL: "features", TEXT: "text_embeds", ATTRIBUTES: "query_attributes"}
+ATTRIBUTE_ENCODINGS = ("signed", "one_hot")
 
 
 class ClearPeftType(StrEnum):
@@ -39,10 +41,15 @@ class ClearAdapterConfig(PeftConfig):
         visual_dim, text_dim: width of the backbone's feature and of the language model; None:
             those of the base.
         schema: `AttributeSchema.to_dict()` of the adapter's vocabulary.
+        attribute_encoding: what the attribute half reads: "signed" (1, -1, 0) or "one_hot" choices
+            (`OneHotQuery`, ASMR's form), which needs the `schema`.
         margin_kind, margin, scale: loss of the training; "angular" margins are in radians.
+        partial_weight, semantic_weight: its weights of partial queries and of ASMR's regulariser.
+        fusion_weight: of the classifier's evidence beside the cosine, see `search_scores`; 0: none.
         training_data: what the adapter was trained on, for the reader.
         revision, base_model_name_or_path: the base; a local path outside the working directory is
             never saved, only its last part.
+        base_fingerprint: `weights_fingerprint` of the base, which tells another one by.
 
     Raises:
         ValueError: for a field outside its range.
@@ -62,10 +69,15 @@ class ClearAdapterConfig(PeftConfig):
     visual_dim: int | None = None
     text_dim: int | None = None
     schema: dict | None = None
+    attribute_encoding: str = "signed"
     margin_kind: str = "additive"
     margin: float = 0.2
     scale: float = 12.0
+    partial_weight: float = 0.0
+    semantic_weight: float = 0.0
+    fusion_weight: float = 0.0
     training_data: str = ""
+    base_fingerprint: str | None = None
 
     target_modules = tuple(SLOT_INPUTS)  # no field: every adapter fills the same slots
 
@@ -98,7 +110,14 @@ class ClearAdapterConfig(PeftConfig):
         query_dim = self.embed_dim // (self.uses_text + self.uses_attributes)
         if slot == TEXT:
             return self.text_dim, query_dim * self.uses_text
-        return self.num_attributes, query_dim * self.uses_attributes
+        encoder = self.attribute_encoder()
+        return encoder.width if encoder else self.num_attributes, query_dim * self.uses_attributes
+
+    def attribute_encoder(self) -> OneHotQuery | None:
+        """What stands before the projection of the attribute half; None: nothing."""
+        if self.attribute_encoding == "signed" or not self.uses_attributes:
+            return None
+        return OneHotQuery(AttributeSchema.from_dict(self.schema))
 
     def save_pretrained(self, save_directory: str, **kwargs) -> None:
         """Save as adapter_config.json, without the local path of the base."""
@@ -138,6 +157,13 @@ class ClearAdapterConfig(PeftConfig):
                 f"`num_attributes` must be given for `query_kind` {self.query_kind!r}, got "
                 f"{self.num_attributes}. Give it, or the `schema`."
             )
+        if self.attribute_encoding not in ATTRIBUTE_ENCODINGS:
+            raise ValueError(
+                f"`attribute_encoding` must be one of {ATTRIBUTE_ENCODINGS}, got "
+                f"{self.attribute_encoding!r}."
+            )
+        if self.attribute_encoding == "one_hot" and self.schema is None:
+            raise ValueError('`schema` must be given for `attribute_encoding` "one_hot", got None.')
 
     def _validate_loss(self) -> None:
         if self.margin_kind not in MARGIN_KINDS:
@@ -152,6 +178,9 @@ class ClearAdapterConfig(PeftConfig):
             )
         if self.scale <= 0:
             raise ValueError(f"`scale` must be positive, got {self.scale}.")
+        for name in ("partial_weight", "semantic_weight", "fusion_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
 
 
 def publishable_base(name: str | None) -> str | None:

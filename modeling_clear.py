@@ -23,6 +23,10 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 from transformers.utils import ModelOutput, is_peft_available
 
 from .attributes_clear import UNKNOWN
@@ -339,7 +343,10 @@ class ClearBackbone(nn.Module):
 
 
 def weighted_attribute_loss(
-    logits: torch.Tensor, labels: torch.Tensor, positive_ratios: torch.Tensor | None = None
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    positive_ratios: torch.Tensor | None = None,
+    weighting: str = "exponential",
 ) -> torch.Tensor:
     """Weighted binary cross-entropy, summed over the known attributes, averaged over the batch.
 
@@ -350,6 +357,8 @@ def weighted_attribute_loss(
         logits: (batch, attributes).
         labels: (batch, attributes) of 1, 0 or -100 (unknown, ignored).
         positive_ratios: (attributes,) in [0, 1]; None: every weight is 1.
+        weighting: "exponential", as above, or "balanced": y / 2r + (1 - y) / 2 (1 - r), with r
+            kept within [0.05, 0.95], so that positives and negatives count the same.
 
     >>> labels = torch.tensor([[1, 0, -100]])
     >>> round(weighted_attribute_loss(torch.zeros(1, 3), labels).item(), 4)  # 2 log(2)
@@ -360,7 +369,11 @@ def weighted_attribute_loss(
     losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     if positive_ratios is not None:
         ratios = positive_ratios.to(logits)
-        losses = losses * torch.exp(targets * (1 - ratios) + (1 - targets) * ratios)
+        if weighting == "balanced":
+            ratios = ratios.clamp(0.05, 0.95)
+            losses = losses * (targets / (2 * ratios) + (1 - targets) / (2 * (1 - ratios)))
+        else:
+            losses = losses * torch.exp(targets * (1 - ratios) + (1 - targets) * ratios)
     return (losses * known).sum() / len(labels)
 
 
@@ -474,7 +487,8 @@ class ClearForAttributeRecognition(ClearPreTrainedModel):
             )
         ratios = self.config.attribute_positive_ratios
         ratios = None if ratios is None else torch.tensor(ratios)
-        return weighted_attribute_loss(logits.float(), labels, ratios)
+        weighting = self.config.attribute_weighting
+        return weighted_attribute_loss(logits.float(), labels, ratios, weighting)
 
     def forward(
         self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
@@ -523,13 +537,22 @@ class ClearModel(ClearForAttributeRecognition):
         """A new model whose language model is the pre-trained `source`, frozen.
 
         Its weights are rounded once to half precision, so that a checkpoint stores them exactly
-        in half the space. The rest is initialised at random.
+        in half the space. The rest is initialised at random. A decoder is pooled at its last token,
+        whatever `config.text_pooling` was: no other token has read the whole sentence.
 
         Args:
-            source: folder or Hub id of any text model that AutoModel loads.
+            source: folder or Hub id of any encoder or decoder of text that AutoModel loads.
             revision: the Hub revision to pin.
+        Raises: ValueError for an encoder-decoder.
         """
         language_model = AutoModel.from_pretrained(source, revision=revision, dtype=torch.float32)
+        if language_model.config.is_encoder_decoder:
+            raise ValueError(
+                "`source` must be an encoder or a decoder of text, got the encoder-decoder "
+                f"{language_model.config.model_type!r}."
+            )
+        if is_decoder(language_model.config.model_type):
+            config.text_pooling = "last"
         config.text_config = language_model.config
         config.text_config._name_or_path = ""  # would publish a local path
         model = cls(config)
@@ -583,11 +606,14 @@ class ClearModel(ClearForAttributeRecognition):
             )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
+        # Padding to the right, whatever the tokenizer's side: positions are counted from the left.
+        order = attention_mask.argsort(dim=-1, descending=True, stable=True)
+        input_ids, attention_mask = input_ids.gather(1, order), attention_mask.gather(1, order)
         with torch.no_grad():
             states = self.language_model(input_ids=input_ids, attention_mask=attention_mask)[0]
         mask = attention_mask[..., None].to(states.dtype)  # (queries, tokens, 1)
         if self.config.text_pooling == "last":
-            last = attention_mask.cumsum(-1).argmax(-1)  # right or left padding
+            last = attention_mask.sum(-1) - 1
             pooled = states[torch.arange(len(states), device=states.device), last]
         else:
             pooled = (states * mask).sum(1) / mask.sum(1)
@@ -697,6 +723,16 @@ class ClearModel(ClearForAttributeRecognition):
             image_embeds=image_embeds,
             query_embeds=query_embeds,
         )
+
+
+def is_decoder(model_type: str) -> bool:
+    """Whether a text model reads from left to right: it predicts next words, and no masked ones.
+
+    >>> is_decoder("gpt2"), is_decoder("bert")
+    (True, False)
+    """
+    masked = MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in masked
 
 
 def build_language_model(config: ClearConfig) -> PreTrainedModel | None:

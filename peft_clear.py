@@ -6,6 +6,7 @@ Importing this file (or `modeling_clear.py`) registers the method: before that, 
 KeyError 'CLEAR_ADAPTER' for an adapter's folder.
 """
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
@@ -23,7 +25,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from .adapter_config_clear import SLOT_INPUTS, ClearAdapterConfig, ClearPeftType
+from .adapter_config_clear import ATTRIBUTES, SLOT_INPUTS, ClearAdapterConfig, ClearPeftType
+from .attributes_clear import AttributeSchema
+from .evidence_clear import fused_scores, query_evidence
 
 # Not the lower-case type, as in PEFT's own methods: transformers would then report the weights of
 # every loaded adapter as missing when it loads the next.
@@ -34,22 +38,33 @@ PROJECTIONS = PREFIX + "projections"
 class Projection(nn.Module):
     """Linear map, or perceptron with ReLU, to the joint space or to one half of it.
 
-    Shape: (batch, in_features) -> (batch, out_features).
+    Args:
+        sizes: widths of the input, of each hidden layer and of the output.
+        encoder: makes the first layer's input, without weights of its own; None: the input itself.
+        in_features: what goes in, where that is not `sizes[0]`.
+    Shape: (batch, in_features) -> (batch, sizes[-1]).
 
-    >>> Projection(4, [3], 2, dropout=0.0)(torch.ones(5, 4)).shape
+    >>> Projection([4, 3, 2], dropout=0.0)(torch.ones(5, 4)).shape
     torch.Size([5, 2])
     """
 
     def __init__(
-        self, in_features: int, hidden_dims: Sequence[int], out_features: int, dropout: float
+        self,
+        sizes: Sequence[int],
+        dropout: float,
+        encoder: nn.Module | None = None,
+        in_features: int | None = None,
     ):
         super().__init__()
-        sizes = [in_features, *hidden_dims, out_features]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
         self.dropout = nn.Dropout(dropout)
+        self.encoder = encoder
+        self.in_features = in_features or sizes[0]
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         first, *others = self.layers
+        if self.encoder is not None:
+            inputs = self.encoder(inputs)
         outputs = first(self.dropout(inputs))
         for layer in others:
             outputs = layer(self.dropout(functional.relu(outputs)))
@@ -138,13 +153,13 @@ class ClearAdapterLayer(nn.Module, BaseTunerLayer):
         projection = self._projection(name)
         if isinstance(projection, NoProjection):
             return projection(inputs)
-        weight = projection.layers[0].weight
-        if inputs.shape[-1] != weight.shape[1]:
+        if inputs.shape[-1] != projection.in_features:
             raise ValueError(
-                f"`{self.input_name}` must be (batch, {weight.shape[1]}) for the retrieval adapter "
-                f"{name!r}, got {tuple(inputs.shape)}. Prepare them for this adapter's schema."
+                f"`{self.input_name}` must be (batch, {projection.in_features}) for the retrieval "
+                f"adapter {name!r}, got {tuple(inputs.shape)}. Prepare them for this adapter's "
+                "schema."
             )
-        return projection(self._cast_input_dtype(inputs, weight.dtype))
+        return projection(self._cast_input_dtype(inputs, projection.layers[0].weight.dtype))
 
     def _projection(self, name: str) -> nn.Module:
         projections = self.retrieval_projections
@@ -207,9 +222,11 @@ class ClearAdapterModel(BaseTuner):
         in_features, out_features = peft_config.slot_sizes(target_name)
         projection = NoProjection()
         if out_features:
-            projection = Projection(
-                in_features, peft_config.hidden_dims, out_features, peft_config.dropout
-            )
+            sizes = [in_features, *peft_config.hidden_dims, out_features]
+            encoder, width = None, in_features
+            if target_name == ATTRIBUTES:
+                encoder, width = peft_config.attribute_encoder(), peft_config.num_attributes
+            projection = Projection(sizes, peft_config.dropout, encoder, width)
             if not projection.layers[0].weight.is_meta:
                 projection.to(self.model.device)
         layer = target
@@ -290,6 +307,68 @@ def active_adapter_config(model: nn.Module) -> ClearAdapterConfig:
     return base.peft_config[base.visual_projection.active_adapters[0]]
 
 
+def weights_fingerprint(model: nn.Module) -> str:
+    """SHA-256 of the base's weights and buffers as single-precision numbers, adapters left out.
+
+    Args:
+        model: ClearModel, or the PeftModel around it.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    digest = hashlib.sha256()
+    for name, value in sorted(base.state_dict().items()):
+        if PREFIX not in name:
+            digest.update(f"{name} {tuple(value.shape)}".encode())
+            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def search_scores(
+    model: nn.Module,
+    query_embeds: torch.Tensor,
+    image_embeds: torch.Tensor,
+    queries: np.ndarray | None = None,
+    logits: torch.Tensor | None = None,
+) -> np.ndarray:
+    """Scores that rank a gallery by the active adapter: cosine, and evidence where it has a weight.
+
+    Args:
+        model: with an active adapter; its `fusion_weight` says how much the classifier counts.
+        query_embeds: (queries, embed_dim). image_embeds: (gallery, embed_dim), both unit length.
+        queries: (queries, attributes) of 1, 0 and -100, as the processor's `query_values` gives.
+        logits: (gallery, attributes of the base) of the classifier.
+    Returns: (queries, gallery): cosines where `fusion_weight` is 0, else `fused_scores`.
+    Raises: ValueError when there is a `fusion_weight`, and `queries` or `logits` are not given.
+    """
+    config = active_adapter_config(model)
+    cosines = (query_embeds.float() @ image_embeds.float().T).detach().cpu().numpy()
+    if not config.fusion_weight:
+        return cosines
+    if queries is None or logits is None:
+        raise ValueError(
+            "`queries` and `logits` must be given: the adapter's `fusion_weight` is "
+            f"{config.fusion_weight}. Set it to 0 to rank by the cosine alone."
+        )
+    evidence = adapter_evidence(model, queries, logits)
+    return fused_scores(cosines, evidence, config.scale, config.fusion_weight)
+
+
+def adapter_evidence(model: nn.Module, queries: np.ndarray, logits: torch.Tensor) -> np.ndarray:
+    """`query_evidence` of queries in the active adapter's vocabulary.
+
+    Of attributes that the base does not recognise there is no evidence.
+
+    Shape: queries (queries, attributes of the adapter), logits (gallery, attributes of the base) ->
+        (queries, gallery).
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    schema = AttributeSchema.from_dict(active_adapter_config(model).schema)
+    places = {name: place for place, name in base.config.id2label.items()}
+    shared = [name for name in schema.attributes if name in places]
+    queries = np.asarray(queries)[:, [schema.index(name) for name in shared]]
+    logits = logits.float().cpu().numpy()[:, [places[name] for name in shared]]
+    return query_evidence(logits, queries, schema.subset(shared))
+
+
 def save_adapter(model: nn.Module, directory: str | os.PathLike, base: str | None = None) -> None:
     """Save the active adapter: configuration and weights, each file whole or not at all.
 
@@ -309,7 +388,7 @@ def save_adapter(model: nn.Module, directory: str | os.PathLike, base: str | Non
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     name = model.visual_projection.active_adapters[0]
     weights = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    weights = {f"base_model.model.{key}": value.contiguous() for key, value in weights.items()}
+    weights = {f"base_model.model.{key}": stored(value) for key, value in weights.items()}
     base = base or config.base_model_name_or_path or model.name_or_path or None
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -321,10 +400,25 @@ def save_adapter(model: nn.Module, directory: str | os.PathLike, base: str | Non
             file.replace(directory / file.name)
 
 
+def stored(weight: torch.Tensor) -> torch.Tensor:
+    """A weight as it is saved: in half the space where half precision holds it exactly."""
+    half = weight.detach().half()
+    is_exact = weight.dtype == torch.float32 and torch.equal(half.float(), weight)
+    return (half if is_exact else weight).contiguous()
+
+
 # The first registration stays: classes of a second copy of this file work with it as well.
 _TYPE = ClearPeftType.CLEAR_ADAPTER
 PEFT_TYPE_TO_CONFIG_MAPPING.setdefault(_TYPE, ClearAdapterConfig)
 PEFT_TYPE_TO_TUNER_MAPPING.setdefault(_TYPE, ClearAdapterModel)
 PEFT_TYPE_TO_PREFIX_MAPPING.setdefault(_TYPE, PREFIX)
 
-__all__ = ["ClearAdapterConfig", "ClearAdapterModel", "active_adapter_config", "save_adapter"]
+__all__ = [
+    "ClearAdapterConfig",
+    "ClearAdapterModel",
+    "active_adapter_config",
+    "adapter_evidence",
+    "save_adapter",
+    "search_scores",
+    "weights_fingerprint",
+]

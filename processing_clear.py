@@ -105,6 +105,8 @@ class ClearProcessor(ProcessorMixin):
         """The processor of a new model: PIL bilinear resize, ImageNet mean and deviation."""
         size = {"height": image_height, "width": image_width}
         image_processor = ClearImageProcessor(size=size)
+        if tokenizer is not None and tokenizer.pad_token is None:  # GPT-2; the mask tells them
+            tokenizer.pad_token = tokenizer.eos_token
         return cls(image_processor, tokenizer, schema, **kwargs)
 
     def check_argument_for_proper_class(self, argument_name, argument):

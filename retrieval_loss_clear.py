@@ -1,7 +1,7 @@
 """The losses of retrieval: margin learning over person categories, and over partial queries.
 
-Sources: arXiv 2403.06119 (margin learning over categories); ASMR (ICCV 2021) for the angular form
-and its usual values, scale 12 and margin 0.2 rad.
+Sources: arXiv 2403.06119 (margin learning over categories); ASMR (ICCV 2021) for the angular form,
+its usual values, scale 12 and margin 0.2 rad, and the regulariser of the queries.
 """
 
 import math
@@ -82,6 +82,58 @@ def matching_loss(
     return losses.sum() / (counts > 0).sum().clamp(min=1)
 
 
+def semantic_margin_loss(
+    query_embeds: torch.Tensor, values: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """ASMR's adaptive semantic margin regulariser: queries that differ more stand further apart.
+
+    For two categories p, q with d in {0, 1}^groups marking the groups in which they differ, the
+    cosine shall be mu + a: mu = mean cosine of all pairs, a = sigmoid(1 - w . d / 10).
+
+    Args:
+        query_embeds: (categories, embed_dim), unit length.
+        values: (categories, groups) integers from 0; equal where two categories agree in a group.
+        weights: (groups,) the learned w.
+    Returns: scalar, the mean square over the pairs; its gradient reaches mu and w as well.
+
+    >>> same = torch.eye(3)  # equal cosines, and no group in which the categories differ
+    >>> loss = semantic_margin_loss(same, torch.zeros(3, 1, dtype=torch.long), torch.ones(1))
+    >>> round(loss.item(), 4)  # sigmoid(1) squared
+    0.5344
+    """
+    count = len(query_embeds)
+    if values.ndim != 2 or values.shape != (count, len(weights)):
+        raise ValueError(
+            f"`values` must be (categories, groups) = {(count, len(weights))}, got "
+            f"{tuple(values.shape)}."
+        )
+    if count < 2:
+        raise ValueError(f"`query_embeds` must be of at least two categories, got {count}.")
+    cosines = exact_cosines(query_embeds, query_embeds)
+    targets = torch.sigmoid(1 - weighted_differences(values, weights.to(cosines.dtype)) / 10)
+    pairs = count * (count - 1)  # each counted twice, here and in the sums
+    is_pair = ~torch.eye(count, dtype=torch.bool, device=cosines.device)
+    mean = (cosines * is_pair).sum() / pairs
+    return ((cosines - mean - targets).square() * is_pair).sum() / pairs
+
+
+def weighted_differences(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """w . d of all pairs of rows, by one product instead of a (rows, rows, groups) array.
+
+    Shape: values (rows, groups) of integers from 0, weights (groups,) -> (rows, rows).
+
+    >>> values = torch.tensor([[0, 1], [0, 2], [1, 2]])
+    >>> weighted_differences(values, torch.tensor([3.0, 5.0])).tolist()
+    [[0.0, 5.0, 8.0], [5.0, 0.0, 3.0], [8.0, 3.0, 0.0]]
+    """
+    sizes = values.amax(dim=0) + 1
+    starts = sizes.cumsum(0) - sizes
+    one_hot = weights.new_zeros(len(values), int(sizes.sum()))
+    one_hot.scatter_(1, values + starts, 1.0)
+    agreeing = (one_hot * weights.repeat_interleave(sizes)) @ one_hot.T
+    return weights.sum() - agreeing
+
+
 def exact_cosines(image_embeds: torch.Tensor, query_embeds: torch.Tensor) -> torch.Tensor:
     """Cosines in single precision at least: half precision, times the scale, is too coarse.
 
@@ -110,4 +162,4 @@ def add_angle(cosines: torch.Tensor, angle: float) -> torch.Tensor:
     return torch.where(cosines > math.cos(math.pi - angle), turned, line)
 
 
-__all__ = ["MARGIN_KINDS", "margin_softmax_loss", "matching_loss"]
+__all__ = ["MARGIN_KINDS", "margin_softmax_loss", "matching_loss", "semantic_margin_loss"]

@@ -14,7 +14,8 @@ FIELDS = {
     *("embed_dim", "query_kind", "hidden_dims", "dropout", "num_attributes", "visual_dim"),
     *("text_dim", "schema", "margin_kind", "margin", "scale", "training_data", "revision"),
     *("peft_type", "peft_version", "task_type", "auto_mapping", "inference_mode"),
-    "base_model_name_or_path",
+    *("attribute_encoding", "partial_weight", "semantic_weight", "fusion_weight"),
+    *("base_model_name_or_path", "base_fingerprint"),
 }
 
 
@@ -32,6 +33,11 @@ def test_the_file_holds_the_fields_and_gives_them_back(tmp_path, schema):
         schema=schema,
         margin_kind="angular",
         training_data="drawn crops",
+        attribute_encoding="one_hot",
+        partial_weight=0.5,
+        semantic_weight=4.0,
+        fusion_weight=6.0,
+        base_fingerprint="0f",
         revision="abc",
         base_model_name_or_path="me/clear",
     )
@@ -82,6 +88,9 @@ def test_halves_of_the_joint_space(kind, sizes):
         ({"margin": -0.1}, r"`margin` must lie in \[0, 2\) for 'additive', got -0.1"),
         ({"margin": math.pi, "margin_kind": "angular"}, r"`margin` must lie in \[0, 3.142\)"),
         ({"scale": 0.0}, "`scale` must be positive, got 0.0"),
+        ({"attribute_encoding": "sum"}, "`attribute_encoding` must be one of .*, got 'sum'"),
+        ({"attribute_encoding": "one_hot"}, "`schema` must be given for `attribute_encoding`"),
+        ({"fusion_weight": -1.0}, "`fusion_weight` must not be negative, got -1.0"),
         ({"task_type": "RETRIEVAL"}, "Invalid task type"),
     ],
 )
@@ -92,6 +101,13 @@ def test_errors_name_the_field(changes, message):
 
 def test_without_a_task_no_module_path_can_be_stored():
     assert ClearAdapterConfig(num_attributes=4, task_type=None).task_type == "FEATURE_EXTRACTION"
+
+
+def test_choices_widen_the_attribute_half_alone(schema):
+    config = ClearAdapterConfig(schema=schema, query_kind="hard", attribute_encoding="one_hot")
+    assert config.num_attributes == 3
+    assert config.slot_sizes("attribute_projection") == (6, 512)  # present and "no" of three flags
+    assert replace(config, query_kind="soft").slot_sizes("attribute_projection")[1] == 0
 
 
 @pytest.mark.parametrize("name", [None, "me/clear", "runs/peta", "."])

@@ -22,7 +22,7 @@ from clear_par.processing_clear import ClearProcessor
 NAMES = ["hat", "glasses", "backpack", "female", "skirt", "red"]
 CODE = {
     *("adapter_config_clear.py", "attributes_clear.py", "backbones_clear.py"),
-    "configuration_clear.py",
+    *("configuration_clear.py", "evidence_clear.py", "onehot_clear.py"),
     *("lexicon_clear.py", "modeling_clear.py", "peft_clear.py", "phrases_clear.py"),
     *("pipeline_clear.py", "processing_clear.py", "queries_clear.py", "retrieval_loss_clear.py"),
 }

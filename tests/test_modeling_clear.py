@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel
+from transformers import AutoModel, BertConfig, BertModel, GPT2Config, T5Config
 
 from clear_par.modeling_clear import (
     ChannelAwareSelfAttention,
@@ -302,6 +302,7 @@ def test_parts_that_must_stay_on_one_device_are_named_as_they_are_called(micro_m
 
 TOKENS = torch.tensor([[2, 7, 9, 3], [2, 8, 3, 0]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+BERT_SIZES = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
 
 def test_sentences_are_the_mean_of_their_tokens(micro_model):
@@ -321,8 +322,47 @@ def test_sentences_are_the_last_token_wherever_the_padding_is(make_micro_config)
     for embed, row in zip(right, (states[0, 3], states[1, 2]), strict=True):
         torch.testing.assert_close(embed, row / row.norm())
     left = torch.tensor([[0, 2, 8, 3]]), torch.tensor([[0, 1, 1, 1]])
-    row = model.language_model(input_ids=left[0], attention_mask=left[1])[0][0, 3]
-    torch.testing.assert_close(model.encode_text(*left)[0], row / row.norm())
+    torch.testing.assert_close(model.encode_text(*left)[0], right[1])
+
+
+@pytest.mark.parametrize(
+    ("config", "pooling"),
+    [
+        (GPT2Config(vocab_size=50, n_positions=32, n_embd=16, n_layer=2, n_head=2), "last"),
+        (BertConfig(vocab_size=50, hidden_size=16, **BERT_SIZES), "mean"),
+    ],
+)
+def test_any_language_model_embeds_a_sentence_whatever_stands_beside_it(
+    make_micro_config, tmp_path, config, pooling
+):
+    torch.manual_seed(0)
+    source = AutoModel.from_config(config).eval()
+    source.save_pretrained(tmp_path)
+    model = ClearModel.with_language_model(make_micro_config(text_config=None), str(tmp_path))
+    model.eval()
+    assert model.config.text_pooling == pooling
+    assert model.config.text_config.model_type == config.model_type
+    for parameter in source.parameters():  # as the model keeps them
+        parameter.data = parameter.data.half().float()
+    short = torch.tensor([[7, 9, 3]])
+    with torch.no_grad():
+        states = source(input_ids=short)[0][0]
+    expected = states[-1] if pooling == "last" else states.mean(0)
+    sides = [([7, 9, 3, 0, 0], [1, 1, 1, 0, 0]), ([0, 0, 7, 9, 3], [0, 0, 1, 1, 1])]
+    for tokens, mask in sides:
+        batch = torch.tensor([tokens, [4, 8, 15, 16, 23]]), torch.tensor([mask, [1] * 5])
+        embeds = model.encode_text(*batch)
+        torch.testing.assert_close(embeds[0], expected / expected.norm())
+        torch.testing.assert_close(embeds[1:], model.encode_text(batch[0][1:]))
+
+
+def test_an_encoder_decoder_is_no_language_model_for_queries(micro_config, tmp_path):
+    sizes = {"vocab_size": 20, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    AutoModel.from_config(T5Config(**sizes)).save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"`source` must be an encoder or a decoder .* got .* 't5'"
+    ):
+        ClearModel.with_language_model(micro_config, str(tmp_path))
 
 
 def test_text_without_a_language_model_says_what_to_do(make_micro_config):

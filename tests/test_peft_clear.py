@@ -289,6 +289,28 @@ def test_compiled_as_one_graph(micro_model, inputs, adapted):
     torch.testing.assert_close(dict(found), dict(expected))
 
 
+def test_nothing_frozen_changes_in_training(micro_model, inputs):
+    before = {name: value.clone() for name, value in micro_model.state_dict().items()}
+    model = wrap(micro_model, hidden_dims=[5], dropout=0.1).train()
+    weights = [p for p in model.parameters() if p.requires_grad]
+    started = [p.detach().clone() for p in weights]
+    optimizer = torch.optim.AdamW(weights, lr=0.1)
+    for _ in range(3):
+        output = model(**inputs)
+        loss = margin_softmax_loss(
+            output.image_embeds, output.query_embeds, torch.tensor([0, 1, 2, 0])
+        )
+        loss.backward()
+        optimizer.step()
+    assert not any(map(torch.equal, weights, started))
+    after = micro_model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    buffers = dict(micro_model.named_buffers())
+    assert buffers
+    again = dict(ClearModel(micro_model.config).named_buffers())
+    assert all(torch.equal(value, again[name]) for name, value in buffers.items())
+
+
 # ---- several adapters ---------------------------------------------------------------------------
 
 
@@ -546,8 +568,48 @@ for route, model in routes.items():
         found = model(**inputs)
     for name in ("logits", "image_embeds", "query_embeds"):
         outputs[f"{route} {name}"] = found[name]
+plain = load("base")
+with torch.no_grad():
+    alone = plain(pixel_values=inputs["pixel_values"]).logits
+    sizes = {"small": 26, "large": 105}
+    for name in sizes:
+        plain.load_adapter(f"adapters/{name}", adapter_name=name)
+    for name, count in sizes.items():
+        plain.set_adapter(name)
+        asked = inputs["long_attributes"][:, :count]
+        found = plain(pixel_values=inputs["pixel_values"], query_attributes=asked)
+        assert torch.equal(found.logits, alone), name
+        outputs[f"{name} image_embeds"] = found.image_embeds
+        outputs[f"{name} query_embeds"] = found.query_embeds
+    plain.disable_adapters()
+    assert torch.equal(plain(pixel_values=inputs["pixel_values"]).logits, alone)
 save_file(outputs, "outputs.safetensors")
 """
+
+
+LONG = torch.randint(0, 2, (3, 105), generator=torch.Generator().manual_seed(2))
+
+
+def save_small_and_large(folder, images) -> dict[str, torch.Tensor]:
+    """Two adapters of other sizes on one base: "small" linear, 26 attributes, "large" deep, 105.
+
+    Returns: their outputs in this process, where each takes its turn on the same base.
+    """
+    model = ClearModel.from_pretrained(folder.parent / "base").eval()
+    alone, outputs = logits_of(model, images), {}
+    for name, count, hidden in (("small", 26, []), ("large", 105, [9, 7])):
+        config = adapter("hard", num_attributes=count, hidden_dims=hidden, embed_dim=count // 5)
+        model.add_adapter(config, name)
+        save_adapter(model.eval(), folder / name, base="base")
+    for name, count in (("small", 26), ("large", 105), ("small", 26)):
+        model.set_adapter(name)
+        with torch.no_grad():
+            found = model(pixel_values=images, query_attributes=LONG[:, :count])
+        assert torch.equal(found.logits, alone)
+        outputs |= {f"{name} {key}": found[key] for key in ("image_embeds", "query_embeds")}
+    model.disable_adapters()
+    assert torch.equal(logits_of(model, images), alone)
+    return outputs
 
 
 def test_a_fresh_process_gives_the_same_embeddings_by_every_route(micro_model, tmp_path, inputs):
@@ -556,7 +618,8 @@ def test_a_fresh_process_gives_the_same_embeddings_by_every_route(micro_model, t
     with torch.no_grad():
         expected = model(**inputs)
     save_adapter(model, tmp_path / "adapters" / "micro", base="base")
-    save_file(inputs, tmp_path / "inputs.safetensors")
+    save_file({**inputs, "long_attributes": LONG}, tmp_path / "inputs.safetensors")
+    others = save_small_and_large(tmp_path / "adapters", inputs["pixel_values"])
     result = run_python(FRESH, tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [
@@ -564,10 +627,11 @@ def test_a_fresh_process_gives_the_same_embeddings_by_every_route(micro_model, t
         "after the base: soft+hard",
     ]
     outputs = load_file(tmp_path / "outputs.safetensors")
-    assert len(outputs) == 9
+    assert len(outputs) == 9 + 4
     for name, found in outputs.items():
         # Weights are equal bit by bit (test_hub.py); outputs depend on memory alignment, slightly.
-        torch.testing.assert_close(found, expected[name.split()[1]], rtol=0, atol=1e-6, msg=name)
+        wanted = others[name] if name in others else expected[name.split()[1]]
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6, msg=name)
 
 
 WITHOUT_PEFT = """

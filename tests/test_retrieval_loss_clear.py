@@ -1,10 +1,15 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from clear_par.retrieval_loss_clear import margin_softmax_loss, matching_loss
+from clear_par.retrieval_loss_clear import (
+    margin_softmax_loss,
+    matching_loss,
+    semantic_margin_loss,
+)
 
 KINDS = ("additive", "angular")
 
@@ -203,3 +208,80 @@ def test_matching_refuses_other_shapes(batch):
     images, queries, _ = batch
     with pytest.raises(ValueError, match=r"`matches` must be \(batch, queries\) = \(7, 5\), got"):
         matching_loss(images, queries, torch.ones(5, 7, dtype=torch.bool))
+
+
+# ---- semantic_margin_loss -----------------------------------------------------------------------
+
+
+def differences_by_loops(queries, values, weights) -> float:
+    """The formula of the paper, pair by pair."""
+    count = len(queries)
+    pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
+    cosines = {(i, j): float(np.dot(queries[i], queries[j])) for i, j in pairs}
+    mean, total = sum(cosines.values()) / len(pairs), 0.0
+    for i, j in pairs:
+        wd = sum(w for w, a, b in zip(weights, values[i], values[j], strict=True) if a != b)
+        total += (cosines[i, j] - mean - 1 / (1 + math.exp(-(1 - wd / 10)))) ** 2
+    return 2 / (count * (count - 1)) * total
+
+
+@pytest.fixture
+def choices() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Five queries, their values in three groups, the weights of the groups."""
+    values = torch.tensor([[0, 0, 1], [0, 1, 0], [1, 2, 0], [1, 3, 1], [0, 0, 1]])
+    return random_units(5, seed=1), values, torch.tensor([3.0, -0.5, 12.0], dtype=torch.float64)
+
+
+def test_semantic_margin_equals_the_formula_pair_by_pair(choices):
+    expected = differences_by_loops(*(tensor.tolist() for tensor in choices))
+    assert semantic_margin_loss(*choices).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_semantic_margin_of_two_queries_by_hand():
+    queries, weights = on_circle(0.3, 1.0), torch.tensor([5.0, 7.0], dtype=torch.float64)
+    loss = semantic_margin_loss(queries, torch.tensor([[0, 4], [0, 1]]), weights)
+    # The cosine of the only pair is its own mean: what remains is the target.
+    assert loss.item() == pytest.approx((1 / (1 + math.exp(-(1 - 0.7)))) ** 2, rel=1e-12)
+
+
+def test_semantic_margin_gradients_equal_finite_differences(choices):
+    queries, values, weights = choices
+    for tensor in (queries, weights):
+        tensor.requires_grad_()
+    semantic_margin_loss(queries, values, weights).backward()
+    step = 1e-6
+    for tensor, gradient in ((queries, queries.grad), (weights, weights.grad)):
+        assert gradient.abs().min() > 0
+        for place in range(tensor.numel()):
+            losses = []
+            for sign in (1, -1):
+                with torch.no_grad():
+                    tensor.view(-1)[place] += sign * step
+                    losses.append(semantic_margin_loss(queries, values, weights).item())
+                    tensor.view(-1)[place] -= sign * step
+            slope = (losses[0] - losses[1]) / (2 * step)
+            assert gradient.view(-1)[place].item() == pytest.approx(slope, rel=1e-5, abs=1e-9)
+
+
+def test_semantic_margin_learns_which_groups_count():
+    """Cosines fall where the first group differs, and do not where the second does."""
+    queries = on_circle(0.0, 0.0, 1.2, 1.2)
+    values = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
+    weights = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    for _ in range(200):
+        (gradient,) = torch.autograd.grad(semantic_margin_loss(queries, values, weights), weights)
+        with torch.no_grad():
+            weights -= 20 * gradient
+    assert weights[0] > weights[1] + 5
+
+
+def test_semantic_margin_refuses_other_shapes(choices):
+    queries, values, weights = choices
+    with pytest.raises(
+        ValueError, match=r"`values` must be \(categories, groups\) = \(5, 3\), got"
+    ):
+        semantic_margin_loss(queries, values[:, :2], weights)
+    with pytest.raises(
+        ValueError, match="`query_embeds` must be of at least two categories, got 1"
+    ):
+        semantic_margin_loss(queries[:1], values[:1], weights)
