@@ -67,12 +67,13 @@ class PersonData(ABC):
     def load(self, split: str) -> Dataset:
         """Rows of a split, a slice "test[:100]", or several joined by "+".
 
-        Raises: ValueError: `split` names none of the splits.
+        Args: split: "trainval" is train and validation where the data set has no such split.
+        Raises: ValueError: `split` names none of the splits, or no rows.
         """
-        sizes = self.split_sizes
+        sizes = self._all_sizes()
         # The library's slices know only plain names; a mixture has "peta:test" as well.
         plain = {name: f"split{number}" for number, name in enumerate(sizes)}
-        parts = [_SPLIT.fullmatch(part.strip()) for part in self._written_out(split).split("+")]
+        parts = [_SPLIT.fullmatch(part.strip()) for part in split.split("+")]
         if not all(part and part["name"] in sizes for part in parts):
             raise ValueError(
                 f"`split` must be made of the splits of {self.name!r}, {', '.join(sizes)}, got "
@@ -80,26 +81,28 @@ class PersonData(ABC):
             )
         spans = ReadInstruction.from_spec("+".join(plain[p["name"]] + p["slice"] for p in parts))
         absolute = spans.to_absolute({plain[name]: size for name, size in sizes.items()})
-        if not any(span.to - span.from_ for span in absolute):
+        found = [
+            self._span(part["name"], span.from_, span.to)
+            for part, span in zip(parts, absolute, strict=True)
+        ]
+        if not any(map(len, found)):
             raise ValueError(f"`split` must have rows, got no data in {split!r} of {self.name!r}.")
-        return joined(
-            [
-                self._span(part["name"], span.from_, span.to)
-                for part, span in zip(parts, absolute, strict=True)
-            ]
-        )
+        return joined(found)
 
-    def _written_out(self, split: str) -> str:
-        """Say train+validation for a trainval that the data set does not have."""
-        parts = split.split("+")
-        for number, part in enumerate(parts):
-            if part.endswith("trainval") and part not in self.split_sizes:
-                start = part.removesuffix("trainval")
-                parts[number] = f"{start}train+{start}validation"
-        return "+".join(parts)
+    def _all_sizes(self) -> dict[str, int]:
+        sizes = dict(self.split_sizes)
+        for train, size in self.split_sizes.items():
+            start = train.removesuffix("train")
+            if train == f"{start}train" and f"{start}validation" in sizes:
+                sizes.setdefault(f"{start}trainval", size + sizes[f"{start}validation"])
+        return sizes
 
     def _span(self, split: str, start: int, stop: int) -> Dataset:
-        rows = self.rows(split)
+        if split in self.split_sizes:
+            rows = self.rows(split)
+        else:
+            both = (split.removesuffix("val"), f"{split.removesuffix('trainval')}validation")
+            rows = joined([self.rows(part) for part in both])
         return rows if (start, stop) == (0, len(rows)) else rows.select(range(start, stop))
 
 
