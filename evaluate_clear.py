@@ -3,6 +3,9 @@
     python evaluate_clear.py --checkpoint . --adapter adapters/peta --dataset peta \
         --data_dir PETA_FOLDER --split test --output_dir reports/peta
 
+Recognition is reported at the threshold 0.5 and, beside it, at calibrated thresholds: those that
+the checkpoint stores, or those that `--calibrate_on validation` chooses now.
+
 Retrieval protocol: each distinct vector of the evaluated attributes is one query, the gallery is
 the whole split, and the images with exactly that vector are relevant.
 """
@@ -17,13 +20,16 @@ import torch
 from accelerate import Accelerator
 
 from clear_par.datasets_scripts.retrieval_protocols import retrieval_split, unseen_categories
+from clear_par.metrics.calibration import CRITERIA
 from clear_par.modeling_clear import ClearModel
 from clear_par.processing_clear import ClearProcessor
 from clear_par.reporting.adapter import load_adapter, require_same_attributes
+from clear_par.reporting.calibration import calibrate, require_storable, store_calibration
 from clear_par.reporting.figures import draw_attributes, draw_retrieval
 from clear_par.reporting.markdown import report_markdown
 from clear_par.reporting.provenance import provenance
 from clear_par.reporting.recognition import recognition_report
+from clear_par.reporting.reliability import draw_reliability
 from clear_par.reporting.retrieval import (
     Scorer,
     chosen_queries,
@@ -42,6 +48,7 @@ from clear_par.training.settings import (
     dataset_schema,
     option,
     parse_command_line,
+    public_name,
 )
 
 
@@ -57,20 +64,47 @@ class EvaluationSettings(DataSettings):
     seen_split: str = option("train+validation", "Categories of these splits are not unseen.")
     output_dir: str = option("reports/clear", "Folder of report.json, report.md and the pictures.")
     batch_size: int = option(128, "Crops per step.")
+    calibrate_on: str | None = option(
+        None, "Split that thresholds are chosen on, not the one reported; None: the stored ones."
+    )
+    calibration: str = option(
+        "balanced_accuracy",
+        f"What a threshold maximises for its attribute: {' or '.join(CRITERIA)}.",
+    )
+    store_thresholds: bool = option(False, "Write the chosen thresholds into the checkpoint.")
+    interval_by: str = option(
+        "images", "What the confidence intervals resample: images, or persons with all theirs."
+    )
 
     def __post_init__(self):
         super().__post_init__()
         self._require_positive("batch_size")
+        for name, values in (("calibration", CRITERIA), ("interval_by", ("images", "persons"))):
+            if getattr(self, name) not in values:
+                raise ValueError(f"`{name}` must be one of {values}, got {getattr(self, name)!r}.")
+        if self.calibrate_on == self.split:
+            raise ValueError(
+                f"`calibrate_on` must not be the reported split, got {self.split!r} for both: "
+                "thresholds flatter the split that they were chosen on."
+            )
+        if self.store_thresholds and self.calibrate_on is None:
+            raise ValueError(
+                "`calibrate_on` must name a split when thresholds are stored, got None."
+            )
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a report is computed from; seen_labels: (images, attributes), None: no retrieval."""
+    """What a report is computed from.
+
+    seen_labels: (images, attributes), None: no retrieval. calibration_crops: None: no calibration.
+    """
 
     model: ClearModel
     processor: ClearProcessor
     crops: PersonCrops
     seen_labels: np.ndarray | None
+    calibration_crops: PersonCrops | None = None
 
 
 def parse_settings(arguments: Sequence[str] | None = None) -> EvaluationSettings:
@@ -100,27 +134,86 @@ def load_inputs(settings: EvaluationSettings) -> Inputs:
     if settings.adapter is not None:
         load_adapter(model, processor, settings.adapter)
         seen_labels = labels_of(settings.load_rows(settings.seen_split))
-    rows = settings.load_rows(settings.split)
-    crops = PersonCrops(rows, processor, None, settings.cache_images)
-    return Inputs(model.eval(), processor, crops, seen_labels)
+    if settings.store_thresholds:
+        require_storable(settings.checkpoint)
+    splits = [settings.split, *filter(None, [settings.calibrate_on])]
+    crops = [
+        PersonCrops(settings.load_rows(split), processor, None, settings.cache_images)
+        for split in splits
+    ]
+    return Inputs(model.eval(), processor, crops[0], seen_labels, *crops[1:])
 
 
 def evaluate(inputs: Inputs, settings: EvaluationSettings) -> dict:
-    """Compute the whole report, then write it."""
+    """Compute the whole report, then write it, and the thresholds if that is asked for."""
     accelerator, crops = Accelerator(), inputs.crops
-    loader = crop_loader(crops, settings.batch_size)
-    model, loader = accelerator.prepare(inputs.model, loader)
-    logits, features = predict(model, loader, accelerator)
-    probabilities = torch.sigmoid(logits.double()).numpy()
+    model = accelerator.prepare(inputs.model)
+
+    def outputs(crops: PersonCrops) -> tuple[torch.Tensor, torch.Tensor]:
+        loader = accelerator.prepare(crop_loader(crops, settings.batch_size))
+        return predict(model, loader, accelerator)
+
+    calibration = inputs.processor.calibration
+    if inputs.calibration_crops is not None:
+        logits, _ = outputs(inputs.calibration_crops)
+        calibration = calibration_of(logits, inputs, settings)
+    logits, features = outputs(crops)
     report = provenance(settings, len(crops), accelerator.num_processes)
-    report["recognition"] = recognition_report(
-        probabilities, crops.labels.numpy(), inputs.processor.schema
-    )
+    report["recognition"] = evaluate_recognition(inputs, logits, calibration, settings.interval_by)
     sheet = None
     if inputs.seen_labels is not None:
         report["retrieval"], sheet = evaluate_retrieval(inputs, logits, features)
     if accelerator.is_main_process:
         write_report(Path(settings.output_dir), report, sheet)
+        if settings.store_thresholds:
+            store_calibration(settings.checkpoint, calibration)
+    return report
+
+
+def probabilities_of(logits: torch.Tensor) -> np.ndarray:
+    """In double precision, as the metrics compute."""
+    return torch.sigmoid(logits.double()).numpy()
+
+
+def calibration_of(logits: torch.Tensor, inputs: Inputs, settings: EvaluationSettings) -> dict:
+    """Thresholds of all attributes, chosen on the calibration split.
+
+    Args: logits: (images of that split, attributes).
+    """
+    crops, name = inputs.calibration_crops, public_name(settings.dataset)
+    data = " ".join(filter(None, (name, settings.config_name, settings.calibrate_on)))
+    return calibrate(
+        probabilities_of(logits),
+        crops.labels.numpy(),
+        inputs.processor.schema,
+        settings.calibration,
+        f"{data}, {len(crops):,} images",
+    )
+
+
+def evaluate_recognition(
+    inputs: Inputs, logits: torch.Tensor, calibration: dict | None, interval_by: str
+) -> dict:
+    """The recognition report, at 0.5 and at the calibrated thresholds, if there are any.
+
+    Args: logits: (images, attributes). calibration: as `ClearProcessor` stores it.
+    """
+    processor, persons, thresholds = inputs.processor, None, None
+    if calibration is not None:
+        processor.calibration = calibration
+        thresholds = processor.thresholds
+    if interval_by == "persons":
+        rows = inputs.crops.rows.select_columns("person_id")
+        persons = np.asarray(rows.with_format("numpy")[:]["person_id"], dtype=np.int64)
+        others = persons.max() + 1 + np.arange(len(persons))
+        persons = np.where(persons < 0, others, persons)  # -1, unknown: each a person of their own
+    labels = inputs.crops.labels.numpy()
+    report = recognition_report(
+        probabilities_of(logits), labels, processor.schema, thresholds, persons
+    )
+    report["interval_by"] = interval_by
+    if calibration is not None:
+        report["calibration"] = {name: calibration[name] for name in ("criterion", "data")}
     return report
 
 
@@ -200,7 +293,10 @@ def write_report(output: Path, report: dict, sheet: dict | None) -> None:
     """Write pictures and texts, each whole or not at all; a number that is none is an error."""
     text = json.dumps(report, indent=2, allow_nan=False) + "\n"
     output.mkdir(parents=True, exist_ok=True)
-    draw_attributes(report["recognition"]["attributes"], output / "attributes.png")
+    recognition = report["recognition"]
+    draw_attributes(recognition["attributes"], output / "attributes.png")
+    errors = {n: s["expected_calibration_error"] for n, s in recognition["sets"].items()}
+    draw_reliability(recognition["reliability"], errors, output / "reliability.png")
     if sheet is not None:
         draw_retrieval(**sheet, path=output / "retrieval.png")
     write_whole(output / "report.md", report_markdown(report))

@@ -1,5 +1,8 @@
 """A report as Markdown, the form that people read."""
 
+from ..metrics.bootstrap import Bootstrap
+from ..metrics.calibration import NUM_BINS
+
 LEAKAGE = {
     "peta": "Of the 4,110 test identities of PETA's partition 0, 1,106 also occur in training or "
     "validation: every number here is flattered by that.",
@@ -23,6 +26,25 @@ RECOGNITION_COLUMNS = {
     "instance_recall": "recall",
     "instance_f1": "F1",
 }
+ATTRIBUTE_COLUMNS = {
+    "positive_recall": "positive recall",
+    "negative_recall": "negative recall",
+    "mean_accuracy": "mA",
+    "precision": "precision",
+    "f1": "F1",
+    "average_precision": "AP",
+    "expected_calibration_error": "ECE",
+}
+WITH_INTERVAL = ("mean_accuracy", "instance_f1")
+
+LEVEL = f"{100 * Bootstrap().level:.0f} %"
+INTERVALS = (
+    f"Intervals are the middle {LEVEL} of {Bootstrap().num_draws:,} bootstrap resamples of the "
+    "{interval_by}. ECE is the expected calibration error, the mean over attributes of the mean "
+    "distance between predicted probability and share of positives, "
+    f"in {NUM_BINS} bins of equal width."
+)
+CRITERION_NAMES = {"balanced_accuracy": "balanced accuracy", "f1": "F1"}
 
 
 def table(header: list[str], rows: list[list]) -> str:
@@ -36,13 +58,44 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
+def interval(bounds: list[float]) -> str:
+    """Both ends in percent, with one decimal."""
+    return "{:.1f} to {:.1f}".format(*(100 * bound for bound in bounds))
+
+
 def recognition_table(report: dict) -> str:
-    """One row for each attribute set."""
-    rows = [
-        [f"{name} ({scores['num_attributes']})", *(percent(scores[k]) for k in RECOGNITION_COLUMNS)]
-        for name, scores in report["recognition"]["sets"].items()
-    ]
-    return table(["attributes", *RECOGNITION_COLUMNS.values()], rows)
+    """One row for each attribute set and kind of threshold; mA and F1 with their intervals."""
+    header = ["attributes", "thresholds"]
+    for key, title in RECOGNITION_COLUMNS.items():
+        header += [title, f"{title}, {LEVEL}"] if key in WITH_INTERVAL else [title]
+    rows = []
+    for name, usual in report["recognition"]["sets"].items():
+        for kind, scores in (("0.5", usual), ("calibrated", usual.get("calibrated"))):
+            if scores is not None:
+                row = [f"{name} ({usual['num_attributes']})", kind]
+                for key in RECOGNITION_COLUMNS:
+                    row.append(percent(scores[key]))
+                    row += [interval(scores["intervals"][key])] if key in WITH_INTERVAL else []
+                rows.append([*row, percent(usual["expected_calibration_error"])])
+    return table([*header, "ECE"], rows)
+
+
+def recognition_notes(recognition: dict) -> list[str]:
+    """What the numbers of the recognition table are."""
+    notes = [INTERVALS.format(interval_by=recognition["interval_by"])]
+    if "calibration" in recognition:
+        criterion = CRITERION_NAMES[recognition["calibration"]["criterion"]]
+        notes.append(
+            f"Calibrated: for each attribute the threshold with the largest {criterion} on "
+            f"{recognition['calibration']['data']}."
+        )
+    if "upar_track1" in recognition:
+        score = percent(recognition["upar_track1"]["upar_track1_score"])
+        notes.append(
+            f"Harmonic mean of mA and F1, by which UPAR-2024 ranks recognition (from memory of its "
+            f"rules): {score}."
+        )
+    return notes
 
 
 def retrieval_table(report: dict) -> str:
@@ -60,16 +113,19 @@ def retrieval_table(report: dict) -> str:
 
 
 def attribute_table(report: dict) -> str:
-    """One row for each attribute."""
-    rows = [
-        [
-            row["attribute"],
-            row["positives"],
-            *(percent(row[k]) for k in ("positive_recall", "negative_recall", "mean_accuracy")),
-        ]
-        for row in report["recognition"]["attributes"]
-    ]
-    return table(["attribute", "positives", "positive recall", "negative recall", "mA"], rows)
+    """One row for each attribute; where there are calibrated thresholds, what they give too."""
+    rows = []
+    for row in report["recognition"]["attributes"]:
+        cells = [row["attribute"], row["positives"]]
+        cells += [percent(row[key]) for key in ATTRIBUTE_COLUMNS]
+        if "threshold" in row:
+            cells += [f"{row['threshold']:.3f}"]
+            cells += [percent(row["calibrated"][key]) for key in ("mean_accuracy", "f1")]
+        rows.append(cells)
+    header = ["attribute", "positives", *ATTRIBUTE_COLUMNS.values()]
+    if "calibration" in report["recognition"]:
+        header += ["threshold", "mA, calibrated", "F1, calibrated"]
+    return table(header, rows)
 
 
 def report_markdown(report: dict) -> str:
@@ -83,7 +139,9 @@ def report_markdown(report: dict) -> str:
         LEAKAGE.get(report["dataset"], ""),
         "## Recognition",
         recognition_table(report),
+        *recognition_notes(report["recognition"]),
         "![mean accuracy of each attribute](attributes.png)",
+        "![share of positives over predicted probability](reliability.png)",
     ]
     if "retrieval" in report:
         retrieval = report["retrieval"]

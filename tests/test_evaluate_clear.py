@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,18 +22,24 @@ from clear_par.attributes_clear import AttributeSchema
 from clear_par.datasets_scripts.person_dataset import load_person_dataset
 from clear_par.datasets_scripts.synthetic import SCHEMA_FILE
 from clear_par.evaluate_clear import EvaluationSettings
+from clear_par.metrics.bootstrap import recognition_intervals
+from clear_par.metrics.person_attribute_recognition.person_attribute_recognition import (
+    label_metrics,
+)
 from clear_par.modeling_clear import ClearModel
 from clear_par.peft_clear import save_adapter
 from clear_par.processing_clear import ClearProcessor
+from clear_par.reporting.calibration import require_storable, store_calibration
 from clear_par.reporting.markdown import report_markdown
 from clear_par.reporting.provenance import command_of
 from clear_par.reporting.recognition import attribute_sets
 from clear_par.reporting.retrieval import chosen_queries, random_scorer
+from clear_par.training.crops import PersonCrops
 
 SCHEMA = AttributeSchema.from_json(SCHEMA_FILE)
 SIZES = {"train_size": 60, "validation_size": 10, "test_size": 48, "width": 32, "height": 64}
 WORDS = "a man woman adult person with long hair wearing shoes sneakers sandals shorts carrying , ."
-FILES = ["attributes.png", "report.json", "report.md", "retrieval.png"]
+FILES = ["attributes.png", "reliability.png", "report.json", "report.md", "retrieval.png"]
 
 
 @pytest.fixture(scope="module")
@@ -367,12 +374,140 @@ def test_each_kind_of_query_is_reported(save_checkpoint, make_settings, tmp_path
     assert report["retrieval"]["query_kind"] == query_kind
 
 
+# ---- calibrated thresholds ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def calibrated(checkpoint, make_settings, folder) -> tuple[Path, dict]:
+    """A copy of the checkpoint with thresholds chosen on validation crops, and the report."""
+    copy = folder / "calibrated"
+    shutil.copytree(checkpoint[0], copy)
+    settings = make_settings(
+        checkpoint=str(copy),
+        adapter=None,
+        calibrate_on="validation",
+        calibration="f1",
+        store_thresholds=True,
+        output_dir=str(folder / "calibrated-report"),
+    )
+    return copy, evaluate_clear.main(settings)
+
+
+def test_thresholds_are_stored_and_nothing_else_changes(calibrated, checkpoint):
+    files = {path.name for path in Path(checkpoint[0]).iterdir()}
+    assert {path.name for path in calibrated[0].iterdir()} == files
+    for name in files - {"processor_config.json"}:
+        assert (calibrated[0] / name).read_bytes() == (Path(checkpoint[0]) / name).read_bytes()
+    before, after = (
+        json.loads((Path(f) / "processor_config.json").read_text())
+        for f in (checkpoint[0], calibrated[0])
+    )
+    calibration = after.pop("calibration")
+    assert after == before
+    assert calibration["criterion"] == "f1"
+    assert calibration["data"] == "synthetic validation, 10 images"
+    assert list(calibration["thresholds"]) == sorted(SCHEMA.attributes)
+
+
+def test_stored_thresholds_are_the_best_on_the_calibration_split(calibrated, outputs, rows):
+    model, processor, _, _ = outputs
+    with torch.no_grad():
+        inputs = processor(images=list(rows["validation"]["image"]), return_tensors="pt")
+        logits = model(**inputs).logits
+    probabilities = torch.sigmoid(logits.double()).numpy()
+    labels = np.array(rows["validation"]["labels"])
+    stored = ClearProcessor.from_pretrained(calibrated[0], trust_remote_code=True).thresholds
+    found = label_metrics(probabilities, labels, stored)["label_f1"]
+    grid = [label_metrics(probabilities, labels, t)["label_f1"] for t in np.linspace(0, 0.999, 300)]
+    has_both = (labels == 1).any(axis=0) & (labels == 0).any(axis=0)
+    assert 20 < has_both.sum() < 105
+    assert (found >= np.max(grid, axis=0) - 1e-12)[has_both].all()
+    assert (stored[~has_both] == 0.5).all()
+    assert (stored[has_both] != 0.5).any()
+
+
+def test_report_shows_both_and_a_later_report_takes_the_stored_ones(
+    calibrated, report, make_settings, tmp_path, monkeypatch
+):
+    for draw in ("draw_attributes", "draw_reliability"):  # their pictures are tested elsewhere
+        monkeypatch.setattr(evaluate_clear, draw, lambda *args: None)
+    copy, first = calibrated
+    second = evaluate_clear.main(
+        make_settings(checkpoint=str(copy), adapter=None, output_dir=str(tmp_path / "report"))
+    )
+    assert second["recognition"] == first["recognition"]
+    assert first["recognition"]["calibration"]["data"] == "synthetic validation, 10 images"
+    for name, scores in first["recognition"]["sets"].items():
+        usual = {key: value for key, value in scores.items() if key != "calibrated"}
+        assert usual == report["recognition"]["sets"][name]
+        assert scores["calibrated"]["instance_f1"] != usual["instance_f1"]
+    tables = tables_of((tmp_path / "report/report.md").read_text())
+    assert [row[1] for row in tables[0][1:]] == ["0.5", "calibrated"] * 3
+    assert tables[1][0][-3:] == ["threshold", "mA, calibrated", "F1, calibrated"]
+
+
+def test_intervals_over_persons(outputs, rows):
+    """Who is unknown (-1) is a person of their own; where all are, persons are images."""
+    model, processor, probabilities, _ = outputs
+    logits = torch.logit(torch.tensor(probabilities, dtype=torch.float64))
+
+    def intervals(persons, interval_by="persons"):
+        table = rows["test"].remove_columns("person_id").add_column("person_id", persons)
+        crops = PersonCrops(table, processor, None, cache=False)
+        inputs = evaluate_clear.Inputs(model, processor, crops, None)
+        result = evaluate_clear.evaluate_recognition(inputs, logits, None, interval_by)
+        assert result["interval_by"] == interval_by
+        return result["sets"]["evaluated"]["intervals"]
+
+    by_image = intervals([-1] * 48, "images")
+    assert intervals([-1] * 48) == by_image
+    columns, persons = SCHEMA.evaluated_indices, [7] * 6 + [3] * 6 + list(range(10, 46))
+    arrays = np.array(probabilities)[:, columns], np.array(rows["test"]["labels"])[:, columns]
+    expected = recognition_intervals(*arrays, groups=persons)
+    assert expected["mean_accuracy"] != tuple(by_image["mean_accuracy"])
+    found = intervals([*persons[:40], *[-1] * 8])
+    for name, interval in expected.items():
+        assert found[name] == pytest.approx(interval, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"calibrate_on": "test"}, "`calibrate_on` must not be the reported split, got 'test'"),
+        ({"store_thresholds": True}, "`calibrate_on` must name a split when thresholds are stored"),
+        ({"calibration": "accuracy"}, "`calibration` must be one of .* got 'accuracy'"),
+        ({"interval_by": "cameras"}, "`interval_by` must be one of .* got 'cameras'"),
+    ],
+)
+def test_calibration_settings_that_make_no_sense_are_refused(make_settings, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_settings(**changes)
+
+
+def test_thresholds_are_stored_whole_or_not_at_all_and_in_a_folder_only(
+    calibrated, tmp_path, monkeypatch
+):
+    with pytest.raises(ValueError, match=r"`checkpoint` must be a folder .* got 'user/model'"):
+        require_storable("user/model")
+    file = shutil.copy(calibrated[0] / "processor_config.json", tmp_path)
+    before = Path(file).read_bytes()
+
+    def fail(path, target):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        store_calibration(str(tmp_path), {"criterion": "f1", "data": "x", "thresholds": {}})
+    assert Path(file).read_bytes() == before
+
+
 # ---- files --------------------------------------------------------------------------------------
 
 
 def test_files_are_whole_and_nothing_lies_beside_them(report, folder):
     assert sorted(path.name for path in (folder / "report").iterdir()) == FILES
-    for name, least in (("attributes.png", (1000, 700)), ("retrieval.png", (800, 900))):
+    pictures = {"attributes.png": (1000, 700), "reliability.png": (400, 500)}
+    for name, least in {**pictures, "retrieval.png": (800, 900)}.items():
         with Image.open(folder / "report" / name) as image:
             image.load()
             assert image.format == "PNG"
@@ -404,13 +539,17 @@ def test_markdown_repeats_the_numbers_in_percent(report, folder):
     scores = report["recognition"]["sets"]["colours"]
     keys = ("mean_accuracy", "instance_accuracy", "instance_precision", "instance_recall")
     expected = [f"{100 * scores[key]:.2f}" for key in (*keys, "instance_f1")]
-    assert recognition[2] == ["colours (44)", *expected]
+    bounds = [scores["intervals"][key] for key in ("mean_accuracy", "instance_f1")]
+    bounds = [f"{100 * low:.1f} to {100 * high:.1f}" for low, high in bounds]
+    error = f"{100 * scores['expected_calibration_error']:.2f}"
+    row = [expected[0], bounds[0], *expected[1:], bounds[1], error]
+    assert recognition[2] == ["colours (44)", "0.5", *row]
     best = report["retrieval"]["rows"][1]
     assert retrieval[2][:2] == ["CLEAR adapter", f"unseen ({report['retrieval']['num_unseen']})"]
     assert float(retrieval[2][2]) == pytest.approx(100 * best["mean_average_precision"], abs=0.005)
     assert [row[0] for row in attributes[1:]] == list(SCHEMA.attributes)
     assert "nan" not in text.lower().replace("carryingnothing", "")
-    for name in ("attributes.png", "retrieval.png"):
+    for name in ("attributes.png", "reliability.png", "retrieval.png"):
         assert f"({name})" in text
     assert report["command"] in text
 
@@ -425,7 +564,7 @@ def test_without_an_adapter_there_is_no_retrieval(make_settings, tmp_path):
         make_settings(adapter=None, output_dir=str(tmp_path / "report"), split="test[:9]")
     )
     assert "retrieval" not in report
-    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == FILES[:3]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == FILES[:4]
     assert "Retrieval" not in (tmp_path / "report/report.md").read_text()
 
 
@@ -463,6 +602,7 @@ def others(save_checkpoint) -> dict[str, str]:
         ({"adapter": "NARROW ADAPTER"}, "`adapter` must be .* of this checkpoint"),
         ({"split": "testt"}, "testt"),
         ({"split": "test[:0]"}, "no data"),
+        ({"calibrate_on": "everything"}, "everything"),
         ({"seen_split": "everything"}, "everything"),
         ({"dataset": "petta"}, "`dataset` must be one of"),
         ({"dataset": "peta", "data_dir": "no/where", "dataset_options": "{}"}, "`data_dir` must"),
@@ -517,7 +657,7 @@ def test_a_failure_leaves_no_half_file(report, tmp_path, monkeypatch):
     sheet = {"queries": ["a man"], "results": [[(Broken(), True, "1")]]}
     with pytest.raises(OSError, match="broken image"):
         evaluate_clear.write_report(tmp_path / "a", report, sheet)
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["attributes.png"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == FILES[:2]
     with pytest.raises(ValueError, match="JSON compliant"):
         evaluate_clear.write_report(tmp_path / "b", {**report, "num_images": math.nan}, None)
     assert not (tmp_path / "b").exists()

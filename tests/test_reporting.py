@@ -1,5 +1,8 @@
 """Reports against plain loops; pictures are pictures."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +10,13 @@ from PIL import Image
 
 from clear_par.attributes_clear import AttributeSchema
 from clear_par.datasets_scripts.retrieval_protocols import retrieval_split
+from clear_par.metrics.person_attribute_recognition.person_attribute_recognition import (
+    recognition_metrics,
+)
 from clear_par.reporting.figures import draw_attributes, draw_recognition, draw_retrieval
-from clear_par.reporting.markdown import percent, report_markdown
+from clear_par.reporting.markdown import percent, recognition_notes, report_markdown
 from clear_par.reporting.recognition import attribute_rows, attribute_sets, recognition_report
+from clear_par.reporting.reliability import draw_reliability
 from clear_par.reporting.retrieval import (
     cosine_scorer,
     likelihood_scorer,
@@ -65,6 +72,69 @@ def test_nothing_known_is_none_and_a_dash(schema, recognised):
     labels[:, 3] = -100
     assert attribute_rows(probabilities, labels, schema)[3]["mean_accuracy"] is None
     assert percent(None) == "-"
+    assert attribute_rows(probabilities, labels, schema)[3]["average_precision"] is None
+    report = recognition_report(probabilities, labels, schema, np.full(105, 0.3))
+    json.dumps(report, allow_nan=False)
+
+
+def test_calibrated_metrics_stand_beside_those_at_a_half(schema, recognised):
+    probabilities, labels = recognised
+    thresholds = np.linspace(0.2, 0.8, 105)
+    report = recognition_report(probabilities, labels, schema, thresholds)
+    plain = recognition_report(probabilities, labels, schema)
+    columns = attribute_sets(schema)["colours"]
+    expected = recognition_metrics(
+        probabilities[:, columns], labels[:, columns], thresholds[columns]
+    )
+    found = report["sets"]["colours"]
+    assert found["calibrated"].items() >= {k: expected[k] for k in list(expected)[:5]}.items()
+    assert {k: v for k, v in found.items() if k != "calibrated"} == plain["sets"]["colours"]
+    for scores in (found, found["calibrated"]):
+        for name, (low, high) in scores["intervals"].items():
+            assert low < scores[name] < high, name
+    for column, row in enumerate(report["attributes"]):
+        assert row["threshold"] == thresholds[column]
+        (alone,) = attribute_rows(
+            probabilities[:, [column]],
+            labels[:, [column]],
+            AttributeSchema.from_names([row["attribute"]]),
+            thresholds[[column]],
+        )
+        assert row["calibrated"] == alone["calibrated"]
+        said = probabilities[:, column] > thresholds[column]
+        assert row["calibrated"]["positive_recall"] == said[labels[:, column] == 1].mean()
+    persons = np.repeat(np.arange(10), 4)
+    by_person = recognition_report(probabilities, labels, schema, groups=persons)
+    assert by_person["sets"]["colours"]["intervals"] != plain["sets"]["colours"]["intervals"]
+
+
+def test_reliability_of_a_set_is_counted_over_all_its_cells(schema, recognised):
+    probabilities, labels = recognised
+    report = recognition_report(probabilities, labels, schema)
+    columns = attribute_sets(schema)["other"]
+    cells = list(zip(probabilities[:, columns].flat, labels[:, columns].flat, strict=True))
+    bins = report["reliability"]["other"]
+    for number in range(10):
+        inside = [(p, label) for p, label in cells if label >= 0 and int(p * 10) == number]
+        assert bins["count"][number] == len(inside)
+        p, share = np.mean(inside, axis=0)
+        assert bins["mean_probability"][number] == pytest.approx(p)
+        assert bins["positive_share"][number] == pytest.approx(share)
+    errors = [row["expected_calibration_error"] for row in report["attributes"]]
+    expected = np.mean([errors[column] for column in columns])
+    assert report["sets"]["other"]["expected_calibration_error"] == pytest.approx(expected)
+    few = recognition_report(np.full((2, 105), 0.32), np.ones((2, 105)), schema)
+    assert few["reliability"]["other"]["positive_share"][:4] == [None, None, None, 1.0]
+
+
+def test_upar_is_ranked_by_a_harmonic_mean(schema, recognised):
+    report = recognition_report(*recognised, replace(schema, name="upar"))
+    scores = report["sets"]["evaluated"]
+    expected = 2 / (1 / scores["mean_accuracy"] + 1 / scores["instance_f1"])
+    assert report["upar_track1"]["upar_track1_score"] == pytest.approx(expected)
+    assert "upar_track1" not in recognition_report(*recognised, schema)
+    (note,) = (n for n in recognition_notes({**report, "interval_by": "images"}) if "UPAR" in n)
+    assert f"{100 * expected:.2f}" in note
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +186,7 @@ def test_markdown_holds_every_table(schema, recognised, gallery):
     report = {
         **dict.fromkeys(("checkpoint", "commit", "date", "hardware", "command"), "x"),
         **{"dataset": "peta", "config_name": None, "split": "test", "num_images": 40},
-        "recognition": recognition_report(*recognised, schema),
+        "recognition": {**recognition_report(*recognised, schema), "interval_by": "images"},
         "retrieval": {
             **{"num_queries": 9, "num_unseen": 9, "gallery_size": 30, "query_kind": "hard"},
             "query_attributes": list("abcd"),
@@ -125,10 +195,26 @@ def test_markdown_holds_every_table(schema, recognised, gallery):
     }
     lines = report_markdown(report).splitlines()
     widths = [line.count("|") for line in lines if line.startswith("|")]
-    assert widths.count(7) == 2 + 3  # recognition: header, rule, three sets
+    assert widths.count(11) == 2 + 3  # recognition: header, rule, three sets
     assert widths.count(9) == 2 + 2  # retrieval: header, rule, all and unseen
-    assert widths.count(6) == 2 + 105
+    assert widths.count(10) == 2 + 105
     assert any("1,106" in line for line in lines)
+
+    report["recognition"] = {
+        **recognition_report(*recognised, schema, np.full(105, 0.25)),
+        "interval_by": "persons",
+        "calibration": {"criterion": "f1", "data": "peta validation, 40 images"},
+    }
+    text = report_markdown(report)
+    widths = [line.count("|") for line in text.splitlines() if line.startswith("|")]
+    assert widths.count(11) == 2 + 2 * 3  # at 0.5 and calibrated
+    assert widths.count(13) == 2 + 105
+    assert "largest F1 on peta validation, 40 images." in text
+    assert "95 % of 1,000 bootstrap resamples of the persons" in text
+    scores = report["recognition"]["sets"]["evaluated"]["calibrated"]
+    low, high = scores["intervals"]["mean_accuracy"]
+    start = f"| evaluated (35) | calibrated | {percent(scores['mean_accuracy'])} | {100 * low:.1f}"
+    assert f"{start} to {100 * high:.1f} |" in text
 
 
 def test_pictures_are_whole_and_leave_nothing_beside_them(schema, recognised, tmp_path):
@@ -136,9 +222,13 @@ def test_pictures_are_whole_and_leave_nothing_beside_them(schema, recognised, tm
     draw_attributes(attribute_rows(*recognised, schema), tmp_path / "attributes.png")
     draw_retrieval(["a man"], [[(crop, True, "1"), (crop, None, "2")]], tmp_path / "top.png")
     draw_recognition([(crop, [("hat", False)])] * 5, tmp_path / "recognition.png")
+    report = recognition_report(*recognised, schema)
+    errors = dict.fromkeys(report["reliability"], 0.1)
+    draw_reliability(report["reliability"], errors, tmp_path / "reliability.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "attributes.png",
         "recognition.png",
+        "reliability.png",
         "top.png",
     ]
     for path in tmp_path.iterdir():
