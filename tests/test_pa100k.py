@@ -215,8 +215,9 @@ def test_label_out_of_range(small, build):
     ]
 
 
-def test_a_choice_with_two_values_is_named(small, build):
-    small.labels[4, 4:7] = 1
+@pytest.mark.parametrize("view", [[1, 1, 0], [0, 0, 0]])
+def test_a_choice_with_no_or_two_values_is_named(small, build, view):
+    small.labels[4, 4:7] = view
     small.write_annotation()
     report, _ = deviations(build, small)
     assert report.errors == [
