@@ -13,6 +13,7 @@ import pytest
 
 from clear_par.metrics.person_attribute_recognition import person_attribute_recognition
 from clear_par.metrics.person_attribute_recognition.person_attribute_recognition import (
+    label_metrics,
     recognition_metrics,
 )
 from clear_par.metrics.person_retrieval import person_retrieval
@@ -70,7 +71,7 @@ def evaluate_reports(repository, tmp_path_factory):
             "folder": str(metrics / "person_attribute_recognition"),
             "predictions": PROBABILITIES,
             "references": LABELS,
-            "options": {"threshold": 0.35},
+            "options": {"threshold": [0.35, 0.35, 0.15, 0.65], "per_label": True},
         },
         {
             "folder": str(metrics / "person_retrieval"),
@@ -96,9 +97,12 @@ def evaluate_reports(repository, tmp_path_factory):
 def test_evaluate_loads_recognition(evaluate_reports):
     report = evaluate_reports[0]
     assert report["refused"].startswith("`references` must be 0, 1 or -100")
-    expected = recognition_metrics(PROBABILITIES, LABELS, threshold=0.35)
-    assert report["lists"] == report["batches"] == expected
+    expected = recognition_metrics(PROBABILITIES, LABELS, [0.35, 0.35, 0.15, 0.65])
     assert expected != recognition_metrics(PROBABILITIES, LABELS)
+    columns = label_metrics(PROBABILITIES, LABELS, [0.35, 0.35, 0.15, 0.65])
+    expected |= {name: values.tolist() for name, values in columns.items()}
+    for found in (report["lists"], report["batches"]):
+        assert json.dumps(found) == json.dumps(expected)  # as text, where nan equals nan
 
 
 def test_evaluate_loads_retrieval(evaluate_reports):
