@@ -112,7 +112,7 @@ OPTIONS = {
     "image": ({"image_size": (256, 128)}, r"must fit .*\[128, 32, 8, 2\].* 9 pos.* Got 256 128;"),
     "odd image": ({"image_size": (64, 33)}, r"Got 64 33; what fits: 32 64 or 64 32\.$"),
     "attributes": ({"attributes": "upar"}, "must name the 26 outputs .* got 40 in 'upar'"),
-    "no data set": ({"attributes": "imagenet"}, "must be one of pa100k, peta, .*'imagenet'"),
+    "no data set": ({"attributes": "imagenet"}, "must be one of .*pa100k, peta, .*'imagenet'"),
     "heads": ({"global_heads": 5}, "`global_num_heads` must divide `global_embed_dim` 64, got 5"),
     "no heads": ({"global_heads": 0}, "`global_num_heads` must be positive, got 0"),
     "fusion": ({"fusion_heads": 7}, "`fusion_num_heads` must divide the fusion width 64, got 7"),
