@@ -8,6 +8,7 @@ import numpy as np
 import yaml
 
 from .person_data import PersonData
+from .person_dataset import person_features
 
 CARD_FILE = "README.md"
 _SIZES = (
@@ -38,11 +39,11 @@ def dataset_card(
     sections = [
         f"---\n{head}---",
         f"# {data.name}",
-        f"Person crops with {data.schema.num_attributes} binary attributes, converted from the "
-        f"official files with their original image bytes; configuration `{data.config_name}`.",
+        f"Person crops with {data.schema.num_attributes} binary attributes, with the bytes of the "
+        f"original image files; configuration `{data.config_name}`.",
         "## Use\n\n" + _usage(data),
         "## Splits\n\n" + _splits(sizes, repeated),
-        "## Columns\n\n" + _COLUMNS,
+        "## Columns\n\n" + _columns(data, next(iter(own))),
         "## Attributes\n\nIn label order; the evaluated ones are marked. Share of positives among "
         "the known labels of all rows.\n\n" + _attributes(data, list(own)),
         "## Terms\n\n" + _terms(data),
@@ -86,6 +87,12 @@ _COLUMNS = """| column | meaning |
 | `category_id` | number of the full label vector, equal across splits |"""
 
 
+def _columns(data: PersonData, split: str) -> str:
+    extra = data.rows(split).features.keys() - person_features(data.schema).keys()
+    lines = [f"| `{name}` | of this data set alone |" for name in sorted(extra)]
+    return "\n".join([_COLUMNS, *lines])
+
+
 def _usage(data: PersonData) -> str:
     return f"""```python
 from datasets import load_dataset
@@ -126,7 +133,7 @@ def _terms(data: PersonData) -> str:
     terms = data.terms
     lines = [f"Licence, as stated by the owners: {terms.license}."]
     if not terms.may_be_published:
-        lines.append("It does not allow to publish the images again: keep this copy private.")
+        lines.append("This does not allow to publish the images again: keep this copy private.")
     lines += [f"Home: <{terms.homepage}>"] if terms.homepage else []
     lines += [f"Cite: {terms.citation}"] if terms.citation else []
     return "\n\n".join(lines)

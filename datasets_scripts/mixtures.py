@@ -19,7 +19,7 @@ from datasets import Dataset, Features, concatenate_datasets
 
 from ..attributes_clear import AttributeSchema
 from .label_mapping import find_mapping
-from .person_data import PersonData, joined
+from .person_data import PersonData, Terms, joined
 from .person_dataset import (
     UNKNOWN_PERSON,
     open_person_dataset,
@@ -109,6 +109,17 @@ class MixtureData(PersonData):
             labels = {split: mapping.apply(found[0]) for split, found in columns.items()}
             self._parts[name] = _MappedPart(part, data, labels, first_person)
             first_person += 1 + max(int(found[1].max()) for found in columns.values())
+
+    @property
+    def terms(self) -> Terms:
+        """The terms of every data set in it; one that forbids to publish forbids it for all."""
+        terms = {name: mapped.data.terms for name, mapped in self._parts.items()}
+        licenses = {t.hub_license for t in terms.values()}
+        return Terms(
+            license="; ".join(f"{name}: {t.license}" for name, t in terms.items()),
+            hub_license=licenses.pop() if len(licenses) == 1 else "other",
+            citation=" ".join(t.citation for t in terms.values() if t.citation),
+        )
 
     @property
     def split_sizes(self) -> dict[str, int]:

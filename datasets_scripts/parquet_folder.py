@@ -74,6 +74,7 @@ def write_folder(data: PersonData, output: Path, shard_bytes: int = SHARD_BYTES)
     Raises:
         ValueError: `output` holds other files, or an image is broken.
     """
+    output = output.resolve()  # "." has no name to hide
     require_free(output, data)
     if broken := data.broken_images():
         shown = "; ".join(f"{name}: {why}" for name, why in list(broken.items())[:10])
@@ -208,7 +209,11 @@ def _put_in_place(partial: Path, output: Path) -> None:
     old = output.with_name(f".{output.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     output.rename(old)
-    partial.rename(output)
+    try:
+        partial.rename(output)
+    except OSError:
+        old.rename(output)
+        raise
     shutil.rmtree(old)
 
 

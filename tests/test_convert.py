@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from datasets import Dataset, load_dataset
+from datasets import Dataset, Value, load_dataset
 
 from clear_par.attributes_clear import AttributeSchema
 from clear_par.datasets_scripts import convert, parquet_folder, publish
@@ -63,8 +63,10 @@ class Fixed(PersonData):
             "camera": [-1] * len(rows),
             "image_name": [f"cam/{row:03d}.png" for row in rows],
             "category_id": category_ids(LABELS)[rows],
+            "place": ["here"] * len(rows),
         }
-        return Dataset.from_dict(columns, features=person_features(self.schema))
+        features = person_features(self.schema, place=Value("string"))
+        return Dataset.from_dict(columns, features=features)
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +152,7 @@ def test_the_card_declares_the_files_the_terms_and_the_counts(converted):
     assert "| `trainval` | 4 | the rows of `train` and `validation`, stored once |" in text
     assert "| `test` | 2 |  |" in text
     assert "| 1 | `male` | yes | 40.0% | 5 |" in text  # known of five crops, two of them male
+    assert "| `place` | of this data set alone |" in text
     for said in ("ask the owners", "A. Author: Crops.", "load_dataset(", "keep this copy private"):
         assert said in text
 
@@ -232,7 +235,7 @@ def test_a_converted_folder_is_a_data_set_of_train_and_evaluate(fixed, converted
     assert dataset_schema(settings.dataset) == fixed.schema
     assert settings.load_rows("trainval")["person_id"][:] == [10, 11, 12, 13]
     assert settings.load_rows("train[1:]+test")["person_id"][:] == [11, 12, 14, 15]
-    assert settings.load_rows("test").features == person_features(fixed.schema)
+    assert settings.load_rows("test").features == fixed.rows("test").features
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,18 @@ import csv
 import itertools
 import json
 import logging
+import re
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
+from accelerate.state import AcceleratorState, GradientState
 from scipy.io import loadmat
 
+from clear_par import evaluate_clear, train
 from clear_par.attributes_clear import AttributeSchema
+from clear_par.configuration_clear import PRESETS
 from clear_par.datasets_scripts.label_mapping import (
     MAPPINGS,
     LabelMapping,
@@ -369,3 +373,63 @@ def test_a_file_that_is_no_mixture_is_refused(mixture, tmp_path):
         open_person_dataset(str(tmp_path / "list.json"))
     with pytest.raises(ValueError, match="`dataset` must be one of"):
         open_person_dataset(mixture(schema="upper"))
+
+
+def test_a_mixture_may_be_published_only_if_all_of_it_may(mixture):
+    terms = open_person_dataset(mixture()).terms
+    assert (terms.hub_license, terms.may_be_published) == ("other", False)
+    assert terms.license == "synthetic: apache-2.0; shop: not stated"
+
+
+# ---- training and evaluation --------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_mixture_trains_and_is_evaluated(mixture, make_micro_config, tmp_path, monkeypatch):
+    config = make_micro_config(text_config=None).to_dict()
+    kept = {"image_height", "image_width", "fusion_embed_dim", "fusion_num_heads"}
+    kept |= {n for n in config if n.startswith(("local_", "global_"))}
+    monkeypatch.setitem(PRESETS, "micro", {name: config[name] for name in kept})
+    monkeypatch.chdir(tmp_path)
+    usual = ["--dataset", mixture(), "--batch_size", "4"]
+    own = ["--validation_split", "shop:validation", "--preset", "micro", "--epochs", "1"]
+    history = train.main(train.parse_settings([*usual, *own, "--output_dir", "run"]))
+    assert 0 <= history[0]["mean_accuracy"] <= 1
+    split = ["--split", "validation", "--checkpoint", "run"]
+    report = evaluate_clear.main(evaluate_clear.parse_settings([*usual, *split]))
+    names = [row["attribute"] for row in report["recognition"]["attributes"]]
+    assert names == list(person_schema("upar").attributes)
+    assert report["num_images"] == 5
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+# ---- what the documentation shows ---------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_readme_run(repository, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "tables")
+    text = (repository / "datasets_scripts" / "README.md").read_text()
+    own = text[text.index("## Your own data") : text.index("## A further data set")]
+    (table,) = re.findall(r"```csv\n(.*?)```", own, re.DOTALL)
+    schema, mixture, mapping = map(json.loads, re.findall(r"```json\n(.*?)```", own, re.DOTALL))
+    folder = tmp_path / "mine"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "metadata.csv").write_text(table)
+    (folder / "schema.json").write_text(json.dumps(schema))
+    names = ["a.jpg", "b.jpg", "sub/c.jpg"]
+    for name, (image, _, _) in zip(names, synthetic_crops(3, size=(16, 32)), strict=True):
+        (folder / name).write_bytes(encode(image, "JPEG"))
+    (tmp_path / "mine_to_upar.json").write_text(json.dumps(mapping))
+    assert {part["dataset"] for part in mixture["sources"]} == {"peta", "pa100k", "mine"}
+    mixture["sources"] = [{**DRAWN, "name": "peta"}, mixture["sources"][2]]  # no official files
+    (tmp_path / "mixture.json").write_text(json.dumps(mixture))
+    data = open_person_dataset(str(tmp_path / "mixture.json"))
+    assert data.load("train").num_rows == 6 + 2
+    own_rows = data.load("mine:train+mine:validation+mine:test")
+    labels = dict(zip(own_rows["image_name"][:], labels_of(own_rows), strict=True))
+    assert labels["mine/b.jpg"][data.schema.index("Accessory-Backpack")] == U
+    assert labels["mine/a.jpg"][data.schema.index("Hair-Length-Short")] == 0
+    for part in json.loads(re.findall(r"```json\n(.*?)```", own, re.DOTALL)[1])["sources"]:
+        MixturePart(**part)
