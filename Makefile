@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format
+.PHONY: help demo space test lint format
 
 help:  ## Show the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed  ## Recognise and retrieve with the default checkpoint; pictures go to outputs/
 	$(BIN)/python demo.py
+
+space: $(VENV)/.installed-space  ## Serve the Space on http://127.0.0.1:7860 (both tasks in a browser)
+	$(BIN)/python space/app.py
 
 test: $(VENV)/.installed-dev  ## Run the quick tests (more: .venv/bin/pytest -m slow)
 	$(BIN)/pytest
@@ -33,6 +36,10 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --editable '.[dev]'
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-space: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --editable '.[space]'
+	@touch $@
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

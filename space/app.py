@@ -1,0 +1,130 @@
+"""The Space of CLEAR: recognise attributes of person crops, find people by attributes.
+
+    python app.py          # http://127.0.0.1:7860
+
+CLEAR_MODEL: folder or Hub id of the model; from a clone, the enclosing repository is taken.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+# Gradio reads these when it is imported: no visit is counted, uploads lie where they are deleted.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+if "GRADIO_TEMP_DIR" not in os.environ:
+    _uploads = tempfile.TemporaryDirectory(prefix="clear-space-")  # removed when the server ends
+    os.environ["GRADIO_TEMP_DIR"] = _uploads.name
+
+import cards
+import find_tab
+import gradio as gr
+import recognise_tab
+import uploads
+from engine import Crops, Engine
+from PIL import Image
+from visitors import Visitors, refuse
+
+HERE = Path(__file__).resolve().parent
+SAMPLES = 12  # drawn crops that are offered in the first tab
+PARALLEL = 4  # requests that are prepared at the same time; the model takes one after another
+WAITING = 64  # further requests are told to come back later
+LIFE = 1800  # seconds that a file lies at most, should the end of a session go unnoticed
+
+
+def drawn_crops(engine: Engine) -> Crops:
+    """The bundled gallery, embedded."""
+    return engine.read(uploads.read_crops([str(HERE / "drawn_crops.zip")], []))
+
+
+def sample_crops(engine: Engine) -> Crops:
+    """The first drawn crops, ready for heat maps."""
+    names = uploads.read_crops([str(HERE / "drawn_crops.zip")], [])
+    return engine.read([next(names) for _ in range(SAMPLES)], keep_pixels=True)
+
+
+def add_api(engine: Engine, visitors: Visitors, drawn: Crops) -> None:
+    """Two calls for programs: /recognise (a file) and /find (a text)."""
+
+    def recognise_file(image: str, threshold: float | None, request: gr.Request) -> dict:
+        visitors.remember(request, [image])
+        with refuse():
+            crops = engine.read([(visitors.name_of(image), uploads.open_crop(image))])
+            (decoded,) = engine.decode(crops.logits, threshold)
+        return {name: {"value": v, "probability": p} for name, (v, p) in decoded.items()}
+
+    def find_text(text: str, count: float) -> list[dict]:
+        with refuse():
+            query, _ = find_tab.read_query(engine.schema, find_tab.WORDS, text, [])
+            adapter = next(iter(engine.adapters))
+            kind = engine.kinds(adapter)[0]
+            hits = find_tab.search(engine, drawn, query, adapter, kind, max(1, int(count)))
+        return [{"crop": drawn.names[hit.index], "score": hit.score} for hit in hits]
+
+    with gr.Group(visible=False):
+        image, threshold = recognise_tab.crop_input(), gr.Number(None)
+        text, count, answer = gr.Textbox(), gr.Number(8), gr.JSON()
+        press = gr.Button()
+        press.click(recognise_file, [image, threshold], answer, api_name="recognise")
+        if engine.adapters:
+            press.click(find_text, [text, count], answer, api_name="find")
+
+
+def build(engine: Engine, visitors: Visitors) -> gr.Blocks:
+    """The whole page."""
+    drawn, samples = drawn_crops(engine), sample_crops(engine)
+    with gr.Blocks(title="CLEAR", delete_cache=(300, LIFE), analytics_enabled=False) as page:
+        gr.HTML((HERE / "header.html").read_text(encoding="utf-8"))
+        with gr.Tabs():
+            with gr.Tab("Recognise", id="recognise"):
+                page.load(*recognise_tab.build(engine, visitors, samples), **QUIET)
+            with gr.Tab("Find people", id="find"):
+                if engine.adapters:
+                    page.load(*find_tab.build(engine, visitors, drawn), **QUIET)
+                else:
+                    gr.HTML(cards.note("This model has no retrieval adapter.", "empty"))
+            with gr.Tab("About", id="about"):
+                gr.Markdown((HERE / "about.md").read_text(encoding="utf-8"), elem_id="about")
+        add_api(engine, visitors, drawn)
+        page.unload(visitors.forget)
+    page.queue(max_size=WAITING, default_concurrency_limit=PARALLEL)
+    return page
+
+
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+THEME = gr.themes.Base(
+    primary_hue="teal",
+    neutral_hue="slate",
+    radius_size="lg",
+    font=("Inter", "ui-sans-serif", "system-ui", "sans-serif"),  # names only: nothing is fetched
+    font_mono=("ui-monospace", "monospace"),
+)
+
+
+def launch(page: gr.Blocks, **changes):
+    """Serve the page; see gr.Blocks.launch for what may be changed."""
+    settings = {
+        "theme": THEME,
+        "css_paths": HERE / "style.css",
+        "max_file_size": uploads.MAX_UPLOAD_BYTES,
+        "max_threads": 16,
+        "footer_links": [],
+        "ssr_mode": False,
+    }
+    return page.launch(**settings | changes)
+
+
+def main() -> None:
+    """Load and serve."""
+    # A picture is measured before it is decoded, here and wherever Gradio opens one.
+    Image.MAX_IMAGE_PIXELS = uploads.MAX_PIXELS
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the uploads are removed as well
+    engine = Engine()
+    launch(build(engine, Visitors(os.environ["GRADIO_TEMP_DIR"])))
+
+
+if __name__ == "__main__":
+    main()
