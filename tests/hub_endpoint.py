@@ -175,7 +175,7 @@ def hub_endpoint(monkeypatch) -> Iterator[HubEndpoint]:
     """A running server, and this process online to it alone."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     hub = _Handler.hub = HubEndpoint(f"http://127.0.0.1:{server.server_port}")
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     constants = huggingface_hub.constants
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)

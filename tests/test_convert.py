@@ -295,7 +295,13 @@ def test_what_was_pushed_loads_by_its_hub_id(converted, hub_endpoint, tmp_path, 
         dataset_schema("me/nothing")
 
 
-@pytest.mark.parametrize("refused", ["/api/repos/create", "/preupload/", "/lfs/", "/commit/"])
+REFUSED = ("/api/repos/create", "/preupload/")  # nothing has been sent by then
+
+
+@pytest.mark.parametrize(
+    "refused",
+    ["/lfs/", "/commit/", *(pytest.param(r, marks=pytest.mark.slow) for r in REFUSED)],
+)
 def test_a_failed_push_keeps_the_folder_and_can_be_repeated(converted, hub_endpoint, refused):
     before = Conversion.read(converted)
     hub_endpoint.refuse = {refused}
