@@ -109,6 +109,8 @@ class ClearConfig(PreTrainedConfig):
         use_global_fusion: the class token attends to the local tokens.
         attribute_positive_ratios: share of positives of each attribute on the training split,
             in [0, 1]; the weights of the recognition loss. None: every weight is equal.
+        attribute_weighting: how they weigh: "exponential" (authors' public code) or "balanced"
+            (positives and negatives of an attribute count the same).
         text_config: configuration of the frozen language model; None: there is none.
         text_pooling: "mean" over the tokens (encoders) or "last" token (decoders).
         text_source, text_revision: folder or Hub id, and revision, of the language model's weights.
@@ -154,6 +156,7 @@ class ClearConfig(PreTrainedConfig):
     use_global_fusion: bool = True
 
     attribute_positive_ratios: list[float | int] | tuple[float | int, ...] | None = None
+    attribute_weighting: str = "exponential"
 
     text_config: dict | PreTrainedConfig | None = None
     text_pooling: str = "mean"
@@ -280,6 +283,11 @@ class ClearConfig(PreTrainedConfig):
             )
         if ratios is not None and not all(0.0 <= ratio <= 1.0 for ratio in ratios):
             raise ValueError("`attribute_positive_ratios` must lie in [0, 1].")
+        if self.attribute_weighting not in ("exponential", "balanced"):
+            raise ValueError(
+                "`attribute_weighting` must be exponential or balanced, got "
+                f"{self.attribute_weighting!r}."
+            )
 
     def _check_local(self) -> None:
         self._require_positive(POSITIVE_LOCAL)

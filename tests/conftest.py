@@ -1,5 +1,6 @@
 """What every test shares: an offline Hub, module files of its own, the optional shared folder."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -104,3 +105,36 @@ def make_tokenizer():
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory) -> Path:
+    """Where the drawn crops of training runs are kept between tests."""
+    return tmp_path_factory.mktemp("tables")
+
+
+@pytest.fixture
+def make_settings(tables, tmp_path, monkeypatch, make_micro_config):
+    """A function that makes the settings of a run of seconds: a micro model, 48 drawn crops."""
+    import datasets
+    from accelerate.state import AcceleratorState, GradientState
+
+    from clear_par.configuration_clear import PRESETS
+    from clear_par.training.settings import TrainingSettings
+
+    config = make_micro_config(text_config=None).to_dict()
+    kept = {"image_height", "image_width", "fusion_embed_dim", "fusion_num_heads"}
+    kept |= {n for n in config if n.startswith(("local_", "global_"))}
+    monkeypatch.setitem(PRESETS, "micro", {name: config[name] for name in kept})
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tables)
+    monkeypatch.chdir(tmp_path)
+    sizes = {"train_size": 48, "validation_size": 24, "test_size": 8, "width": 32, "height": 64}
+
+    def make(**changes):
+        usual = {"dataset": "synthetic", "preset": "micro", "dataset_options": json.dumps(sizes)}
+        usual |= {"epochs": 2, "batch_size": 16, "output_dir": "run", "report_to": "none"}
+        return TrainingSettings(**{**usual, **changes})
+
+    yield make
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()

@@ -8,12 +8,10 @@ from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -21,11 +19,13 @@ from transformers import BertConfig, BertModel
 
 from clear_par import train
 from clear_par.attributes_clear import AttributeSchema
-from clear_par.configuration_clear import PRESETS, ClearConfig
+from clear_par.configuration_clear import ClearConfig
 from clear_par.datasets_scripts.synthetic import SCHEMA_FILE
 from clear_par.modeling_clear import ClearModel
 from clear_par.processing_clear import ClearProcessor
 from clear_par.training.averaging import WeightAverage
+from clear_par.training.health import require_finite_score
+from clear_par.training.optimization import parameter_groups, rate_schedule
 from clear_par.training.queries import matching_rows
 from clear_par.training.recognition import RecognitionStage
 from clear_par.training.retrieval import RetrievalStage
@@ -38,7 +38,7 @@ TEXT_SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 
 
 
 def test_rate_rises_linearly_then_falls_by_half_a_cosine_to_one_percent():
-    share = train.rate_schedule(100, 0.1)
+    share = rate_schedule(100, 0.1)
     assert [share(step) for step in range(10)] == pytest.approx([k / 10 for k in range(1, 11)])
     assert share(10) == 1.0
     assert share(55) == pytest.approx(0.01 + 0.99 / 2)  # halfway down
@@ -50,20 +50,20 @@ def test_rate_rises_linearly_then_falls_by_half_a_cosine_to_one_percent():
 
 @pytest.mark.parametrize("warmup_share", [0.0, 0.05, 1.0])
 def test_rate_of_a_single_step_is_the_peak(warmup_share):
-    assert train.rate_schedule(1, warmup_share)(0) == 1.0
+    assert rate_schedule(1, warmup_share)(0) == 1.0
 
 
 def test_parameter_groups_hold_each_trainable_parameter_once(make_micro_config):
     model = ClearModel(make_micro_config()).train()
     names = {id(p): name for name, p in model.named_parameters()}
     decayed, free = (
-        {names[id(p)] for p in group["params"]} for group in train.parameter_groups(model, 0.3)
+        {names[id(p)] for p in group["params"]} for group in parameter_groups(model, 0.3)
     )
-    assert [g["weight_decay"] for g in train.parameter_groups(model, 0.3)] == [0.3, 0.0]
+    assert [g["weight_decay"] for g in parameter_groups(model, 0.3)] == [0.3, 0.0]
     trainable = {n for n, _ in model.named_parameters() if not n.startswith("language_model.")}
     assert not decayed & free
     assert decayed | free == trainable
-    assert sum(len(g["params"]) for g in train.parameter_groups(model, 0.3)) == len(trainable)
+    assert sum(len(g["params"]) for g in parameter_groups(model, 0.3)) == len(trainable)
     for name, module in model.named_modules():
         if isinstance(module, nn.LayerNorm) and not name.startswith("language_model."):
             assert {f"{name}.weight", f"{name}.bias"} <= free
@@ -147,10 +147,10 @@ def test_average_refuses_a_decay_outside_its_range(decay):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_finite_raises_with_the_remedy(value):
-    with pytest.raises(FloatingPointError, match=r"`loss` must be finite, got .* Lower it."):
-        train.finite(value, "loss", "Lower it.")
-    assert train.finite(0.5, "loss", "") == 0.5
+def test_a_score_that_is_none_is_an_error(value):
+    with pytest.raises(FloatingPointError, match=r"`mean_accuracy` must be finite, got "):
+        require_finite_score(value, "mean_accuracy")
+    require_finite_score(0.5, "mean_accuracy")
 
 
 # ---- settings ---------------------------------------------------------------------------------
@@ -214,33 +214,6 @@ def test_command_line_errors_are_one_line(arguments, message, capsys):
 
 
 # ---- the loop ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory) -> Path:
-    """Where the drawn crops are kept between the tests of this file."""
-    return tmp_path_factory.mktemp("tables")
-
-
-@pytest.fixture
-def make_settings(tables, tmp_path, monkeypatch, make_micro_config):
-    """A function that makes the settings of a run of seconds: a micro model, 48 drawn crops."""
-    config = make_micro_config(text_config=None).to_dict()
-    kept = {"image_height", "image_width", "fusion_embed_dim", "fusion_num_heads"}
-    kept |= {n for n in config if n.startswith(("local_", "global_"))}
-    monkeypatch.setitem(PRESETS, "micro", {name: config[name] for name in kept})
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tables)
-    monkeypatch.chdir(tmp_path)
-    sizes = {"train_size": 48, "validation_size": 24, "test_size": 8, "width": 32, "height": 64}
-
-    def make(**changes) -> TrainingSettings:
-        usual = {"dataset": "synthetic", "preset": "micro", "dataset_options": json.dumps(sizes)}
-        usual |= {"epochs": 2, "batch_size": 16, "output_dir": "run"}
-        return TrainingSettings(**{**usual, **changes})
-
-    yield make
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 def weights_of(folder: str | Path) -> dict[str, torch.Tensor]:
@@ -377,7 +350,7 @@ def test_each_step_has_the_rate_of_the_schedule_and_a_clipped_gradient(make_sett
 
     monkeypatch.setattr(torch.optim, "AdamW", Recording)
     train.main(make_settings(epochs=3, learning_rate=2e-3, warmup_share=0.2, max_grad_norm=0.25))
-    share = train.rate_schedule(9, 0.2)
+    share = rate_schedule(9, 0.2)
     assert rates == pytest.approx([2e-3 * share(step) for step in range(9)])
     assert norms == pytest.approx([0.25] * 9, rel=1e-3)
 
@@ -395,7 +368,7 @@ def test_a_run_replaces_an_earlier_one(make_settings):
     train.main(make_settings(epochs=2))
     before = weights_of("run")
     (Path("run") / "notes.txt").write_text("of the earlier run")
-    history = train.main(make_settings(epochs=1, seed=1))
+    history = train.main(make_settings(epochs=1, seed=1, overwrite=True))
     check_records(Path("run"), history)
     assert not (Path("run") / "notes.txt").exists()
     assert not all(torch.equal(before[name], tensor) for name, tensor in weights_of("run").items())
@@ -419,7 +392,7 @@ def test_drawn_crops_join_the_training_split(make_settings):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"learning_rate": 1e30}, FloatingPointError, "`loss` must be finite, got .* Lower"),
+        ({"learning_rate": 1e30}, FloatingPointError, "`loss` must be finite, got .* lower"),
         ({"batch_size": 49}, ValueError, "`batch_size` times the number of processes must not"),
         ({"checkpoint": "nowhere"}, ValueError, "`checkpoint` must be a folder or a Hub id"),
         ({"checkpoint": "/no/where"}, ValueError, "`checkpoint` must be a folder or a Hub id"),
@@ -570,7 +543,7 @@ def test_soft_and_hard_queries_use_the_language_model(make_settings, text_model)
 
 def test_the_language_model_is_no_concern_of_the_optimizer(make_settings, text_model):
     stage = RecognitionStage(make_settings(text_model=text_model), Accelerator())
-    learned = {id(p) for g in train.parameter_groups(stage.model, 0.1) for p in g["params"]}
+    learned = {id(p) for g in parameter_groups(stage.model, 0.1) for p in g["params"]}
     assert not learned & {id(p) for p in stage.model.language_model.parameters()}
     assert learned == {id(p) for p in stage.model.parameters() if p.requires_grad}
     assert len(WeightAverage(stage.model, 0.9).averages) == len(learned)

@@ -30,6 +30,20 @@ class WeightAverage:
         decay = min(self.decay, self.steps / (self.steps + 9))
         torch._foreach_lerp_(self.averages, self.learned, 1 - decay)
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Learned weights, averages and number of steps, as `load_tensors` takes them back."""
+        learned = {f"learned.{i}": value.detach() for i, value in enumerate(self.learned)}
+        averages = {f"average.{i}": value for i, value in enumerate(self.averages)}
+        return {**learned, **averages, "steps": torch.tensor(self.steps)}
+
+    @torch.no_grad()
+    def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Go back to what `tensors` gave; the model as well."""
+        self.steps = int(tensors["steps"])
+        self._fill([tensors[f"learned.{i}"] for i in range(len(self.learned))])
+        for i, average in enumerate(self.averages):
+            average.copy_(tensors[f"average.{i}"])
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside, the model holds the average; afterwards its own weights again."""

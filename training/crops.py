@@ -114,6 +114,15 @@ class PersonCrops(Dataset):
         self.is_readable = torch.ones(len(rows), dtype=torch.bool)
         self.cache = self._decode_all() if cache else None
 
+    def hold(self) -> None:
+        """Decode all crops into memory, where that is not done yet."""
+        if self.cache is None:
+            self.cache = self._decode_all()
+
+    def release(self) -> None:
+        """Forget the decoded crops; they are read from the data set again."""
+        self.cache = None
+
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -1,5 +1,6 @@
 """The recognition stage: what the loop of train.py needs to learn backbone and classifier."""
 
+import json
 from pathlib import Path
 
 import datasets
@@ -17,16 +18,16 @@ from ..processing_clear import ClearProcessor
 from .checkpoint import load_checkpoint, naming
 from .crops import Augmentation, PersonCrops, labels_of, positive_ratios
 from .evaluation import crop_loader, predict, recognition_scores
+from .optimization import layer_rate_scale
 from .settings import TrainingSettings, dataset_schema, public_name
+from .stage import EpochOrder, Stage
 
 
-class RecognitionStage:
-    """Data, model and evaluation of one recognition run.
-
-    selects_by: the validation metric that picks the best epoch.
-    """
+class RecognitionStage(Stage):
+    """Data, model and evaluation of one recognition run."""
 
     selects_by = "mean_accuracy"
+    row_key = "row"
 
     def __init__(self, settings: TrainingSettings, accelerator: Accelerator):
         self.settings, self.accelerator = settings, accelerator
@@ -38,8 +39,15 @@ class RecognitionStage:
         augmentation = Augmentation.from_settings(settings)
         cache = settings.cache_images
         self.train_crops = ConcatDataset(
-            PersonCrops(split, self.processor, augmentation, cache) for split in rows["train"]
+            PersonCrops(split, self.processor, augmentation, cache, settings.on_bad_image)
+            for split in rows["train"]
         )
+        for crops, end in zip(
+            self.train_crops.datasets, self.train_crops.cumulative_sizes, strict=True
+        ):
+            crops.first_row = end - len(crops)
+        self.order = EpochOrder(len(self.train_crops), settings.seed)
+        self.num_unreadable = 0
         self.validation_crops = PersonCrops(rows["validation"], self.processor, None, cache)
 
     def _load_rows(self) -> dict:
@@ -74,11 +82,15 @@ class RecognitionStage:
             num_labels=schema.num_attributes,
             id2label=dict(enumerate(schema.attributes)),
             label2id={name: index for index, name in enumerate(schema.attributes)},
-            attribute_positive_ratios=ratios,
+            attribute_positive_ratios=None if settings.label_weights == "none" else ratios,
+            attribute_weighting=(
+                "exponential" if settings.label_weights == "none" else settings.label_weights
+            ),
             local_drop_path_rate=settings.drop_path_rate,
             global_drop_path_rate=settings.drop_path_rate,
             text_source=public_name(settings.text_source or settings.text_model),
             text_revision=settings.text_revision,
+            **json.loads(settings.model_options),
         )
         tokenizer = None
         if settings.text_model is None:
@@ -99,28 +111,50 @@ class RecognitionStage:
         train = DataLoader(
             self.train_crops,
             settings.batch_size,
-            shuffle=True,
+            sampler=self.order,
             drop_last=True,
             num_workers=settings.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            # Its own: what a loader draws at the start of an epoch must not move the random
+            # states that a resumed run has just put back.
             generator=torch.Generator().manual_seed(settings.seed),
         )
         return train, crop_loader(self.validation_crops, 2 * settings.batch_size)
 
     def start_epoch(self, epoch: int) -> None:
-        """Augmentation draws from (seed, epoch, index)."""
+        """Order and augmentation are drawn from (seed, epoch) and (seed, epoch, index)."""
+        self.order.epoch, self.num_unreadable = epoch, 0
         for crops in self.train_crops.datasets:
             crops.epoch = epoch
 
     def loss(self, model: nn.Module, batch: dict) -> torch.Tensor:
         """Weighted binary cross-entropy over all known attributes."""
+        self.num_unreadable += (~batch["is_readable"]).sum()
         return model(pixel_values=batch["pixel_values"], labels=batch["labels"]).loss
 
     def evaluate(self, model: nn.Module, loader: DataLoader) -> dict[str, float]:
-        """Validation metrics over the evaluated attributes."""
+        """Validation loss, and the metrics over the evaluated attributes."""
         logits, _ = predict(model, loader, self.accelerator)
-        labels = self.validation_crops.labels.numpy()
-        scores = recognition_scores(logits, labels, self.schema.evaluated_indices)
-        return {name: value for name, value in scores.items() if isinstance(value, float)}
+        labels = self.validation_crops.labels
+        loss = self.accelerator.unwrap_model(model).recognition_loss(logits, labels)
+        scores = recognition_scores(logits, labels.numpy(), self.schema.evaluated_indices)
+        metrics = {name: value for name, value in scores.items() if isinstance(value, float)}
+        metrics["validation_loss"] = loss.item()
+        if self.settings.on_bad_image == "skip":
+            count = torch.as_tensor(self.num_unreadable, device=self.accelerator.device)
+            metrics["unreadable_crops"] = self.accelerator.reduce(count).item()
+        return metrics
+
+    def train_image_names(self) -> list[str]:
+        """Names of the crops of all training data sets, in the order of the rows."""
+        parts = [crops.rows["image_name"][:] for crops in self.train_crops.datasets]
+        return [name for names in parts for name in names]
+
+    def rate_scale(self, name: str) -> float:
+        """Less for layers near the input, when the settings ask for it."""
+        config = self.model.config
+        decay = self.settings.layer_decay
+        return layer_rate_scale(decay, config.local_depths, config.global_depth)(name)
 
     def save(self, folder: Path) -> None:
         """Write weights, configuration, processor and code: a loadable repository."""

@@ -11,52 +11,38 @@ import torch
 from accelerate import Accelerator
 from peft import get_peft_model
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..adapter_config_clear import ClearAdapterConfig
 from ..datasets_scripts.retrieval_protocols import RetrievalSplit, retrieval_split
 from ..metrics.person_retrieval.person_retrieval import retrieval_metrics
-from ..modeling_clear import ClearModel
-from ..peft_clear import save_adapter
-from ..retrieval_loss_clear import margin_softmax_loss, matching_loss
+from ..peft_clear import adapter_evidence, save_adapter, weights_fingerprint
+from ..retrieval_loss_clear import margin_softmax_loss, matching_loss, semantic_margin_loss
 from .checkpoint import load_checkpoint
 from .crops import Augmentation, PersonCrops
-from .evaluation import crop_loader, predict
-from .queries import embed_texts, full_rows, known_columns, matching_rows, partial_rows
-from .settings import TrainingSettings, dataset_schema
+from .feature_cache import FrozenFeatures, cache_folder
+from .feature_rows import CropRows, FeatureRows, as_it_is
+from .fusion import PARTIAL_SIZES, choose_fusion_weight
+from .queries import (
+    TextCache,
+    choice_values,
+    full_rows,
+    known_columns,
+    matching_rows,
+    partial_queries,
+    partial_rows,
+)
+from .settings import TrainingSettings, dataset_schema, public_name
+from .stage import EpochOrder, Stage
+
+PARTIAL_QUERIES = 200  # of each size, for the choice of the fusion weight
 
 
-class FeatureRows(Dataset):
-    """Frozen features of crops; each epoch draws one of the views of each crop.
-
-    Args:
-        features: (views, images, feature_dim). categories: (images,).
-    """
-
-    def __init__(self, features: torch.Tensor, categories: np.ndarray, seed: int):
-        self.features, self.seed, self.epoch = features, seed, 0
-        self.categories = torch.from_numpy(categories)
-
-    def __len__(self) -> int:
-        return self.features.shape[1]
-
-    def __getitem__(self, index: int) -> dict:
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        view = rng.integers(len(self.features))
-        return {
-            "features": self.features[view, index],
-            "categories": self.categories[index],
-            "index": index,
-        }
-
-
-class RetrievalStage:
-    """Data, model and evaluation of one adapter run.
-
-    selects_by: the validation metric that picks the best epoch.
-    """
+class RetrievalStage(Stage):
+    """Data, model and evaluation of one adapter run."""
 
     selects_by = "mean_average_precision"
+    row_key = "index"
 
     def __init__(self, settings: TrainingSettings, accelerator: Accelerator):
         self.settings, self.accelerator = settings, accelerator
@@ -69,95 +55,132 @@ class RetrievalStage:
                 "`query_kind` must be hard for a checkpoint without a language model, got "
                 f"{settings.query_kind!r}. Train the checkpoint with `text_model`."
             )
-        base = base.to(accelerator.device)
+        config.base_fingerprint = weights_fingerprint(base)
+        self.base = base.to(accelerator.device).requires_grad_(False)
+        self.frozen = FrozenFeatures(self.base, self.processor, settings, accelerator)
+        self.texts = None
+        if config.uses_text:
+            folder = cache_folder(settings.cache_features)
+            self.texts = TextCache(self.base, self.processor, folder)
         crops = [self._load_crops(s) for s in (settings.train_split, settings.validation_split)]
         self.columns = known_columns([c.labels.numpy() for c in crops], self.schema)
-        self._prepare_training(base, crops[0])
-        self._prepare_validation(base, crops[1])
-        self.model = get_peft_model(base.requires_grad_(False), config)
+        self._prepare_training(crops[0])
+        self._prepare_validation(crops[1])
+        self.model = get_peft_model(self.base, config)
+        self._prepare_regulariser()
 
     def _adapter_config(self) -> ClearAdapterConfig:
         settings = self.settings
         return ClearAdapterConfig(
             embed_dim=settings.embed_dim,
             query_kind=settings.query_kind,
-            hidden_dims=[settings.hidden_dim] if settings.hidden_dim else [],
+            hidden_dims=[width for width in settings.hidden_dims if width],
             dropout=settings.adapter_dropout,
             schema=self.schema.to_dict(),
+            attribute_encoding=settings.attribute_encoding,
             margin_kind=settings.margin_kind,
             margin=settings.margin,
             scale=settings.scale,
-            training_data=f"{settings.dataset} {settings.config_name or ''} "
+            partial_weight=settings.partial_weight,
+            semantic_weight=settings.semantic_weight,
+            training_data=f"{public_name(settings.dataset)} {settings.config_name or ''} "
             f"{settings.train_split}".replace("  ", " "),
             task_type="FEATURE_EXTRACTION",
         )
 
-    def _prepare_training(self, base: ClearModel, crops: PersonCrops) -> None:
-        """Views of every crop, one query for each category, one partial query for each crop."""
-        settings, rng = self.settings, np.random.default_rng(self.settings.seed)
-        augmentation = Augmentation.from_settings(settings)
-        views = []
-        for view in range(settings.feature_views):
-            crops.augmentation, crops.epoch = (augmentation if view else None), view
-            views.append(self._features(base, crops))
-        split, self.category_queries = self._categories(base, crops)
-        self.rows = FeatureRows(torch.stack(views), split.gallery_categories, settings.seed)
-        self.labels = crops.labels.to(base.device)
-        if settings.partial_weight:
-            queries = partial_rows(crops.labels.numpy(), self.schema, rng)
-            self.partial_queries = self._query_inputs(base, queries)
-
-    def _prepare_validation(self, base: ClearModel, crops: PersonCrops) -> None:
-        self.validation_features = self._features(base, crops).to(base.device)
-        self.validation_split, self.validation_queries = self._categories(base, crops)
-
-    def _categories(
-        self, base: ClearModel, crops: PersonCrops
-    ) -> tuple[RetrievalSplit, dict[str, torch.Tensor]]:
-        """The categories of some crops, and what the adapter reads of one query for each."""
-        split = retrieval_split(crops.labels.numpy(), self.columns)
-        queries = full_rows(split.queries, self.columns, self.schema.num_attributes)
-        return split, self._query_inputs(base, queries)
-
     def _load_crops(self, split: str) -> PersonCrops:
         with self.accelerator.main_process_first():
             rows = self.settings.load_rows(split)
-        return PersonCrops(rows, self.processor, None, self.settings.cache_images)
+        return PersonCrops(rows, self.processor, None, cache=False)
 
-    def _features(self, base: ClearModel, crops: PersonCrops) -> torch.Tensor:
-        loader = self.accelerator.prepare(crop_loader(crops, 2 * self.settings.batch_size))
-        return predict(base, loader, self.accelerator)[1]
+    def _prepare_training(self, crops: PersonCrops) -> None:
+        """Rows of every crop, one query for each category, one partial query for each crop."""
+        settings, rng = self.settings, np.random.default_rng(self.settings.seed)
+        augmentation = Augmentation.from_settings(settings)
+        split, queries = self._categories(crops)
+        self.category_values = choice_values(queries, self.schema).to(self.base.device)
+        self.category_queries = self._query_inputs(queries)
+        categories, views, seed = split.gallery_categories, settings.feature_views, settings.seed
+        if settings.cache_features == "false":
+            if settings.cache_images:
+                crops.hold()
+            self.rows = CropRows(crops, categories, augmentation, views, seed)
+        else:
+            features = self.frozen.views(crops, augmentation, views)
+            self.rows = FeatureRows(features, categories, seed)
+        self.labels = crops.labels.to(self.base.device)
+        self.row_names = crops.rows["image_name"][:]
+        self.order = EpochOrder(len(self.rows), seed)
+        if settings.partial_weight:
+            self.partial_queries = self._query_inputs(
+                partial_rows(crops.labels.numpy(), self.schema, rng)
+            )
 
-    def _query_inputs(self, base: ClearModel, queries: np.ndarray) -> dict[str, torch.Tensor]:
+    def _prepare_validation(self, crops: PersonCrops) -> None:
+        self.validation_features = self.frozen.views(crops)[0].to(self.base.device)
+        self.validation_labels = crops.labels.numpy()
+        self.validation_split, queries = self._categories(crops)
+        self.validation_queries = self._query_inputs(queries)
+
+    def _prepare_regulariser(self) -> None:
+        """ASMR's learned weight of each group; it trains with the adapter and is not saved."""
+        if self.settings.semantic_weight:
+            count = self.category_values.shape[1]
+            weights = nn.Parameter(torch.ones(count, device=self.base.device))
+            self.model.register_parameter("group_weights", weights)
+
+    def _categories(self, crops: PersonCrops) -> tuple[RetrievalSplit, np.ndarray]:
+        """The categories of some crops, and one label row for each."""
+        split = retrieval_split(crops.labels.numpy(), self.columns)
+        return split, full_rows(split.queries, self.columns, self.schema.num_attributes)
+
+    def _query_inputs(self, queries: np.ndarray) -> dict[str, torch.Tensor]:
         """What the adapter reads of queries: (queries, attributes) and (queries, hidden_size)."""
-        inputs = {"query_attributes": torch.from_numpy(queries).to(base.device)}
-        if self.settings.query_kind != "hard":
-            inputs["text_embeds"] = embed_texts(base, self.processor, queries)
+        inputs = {"query_attributes": torch.from_numpy(queries).to(self.base.device)}
+        if self.texts is not None:
+            inputs["text_embeds"] = self.texts.embed(queries)
         return inputs
 
     def loaders(self) -> tuple[DataLoader, None]:
-        """Shuffled batches of features; validation needs no loader."""
-        generator = torch.Generator().manual_seed(self.settings.seed)
+        """Shuffled batches of features or crops; validation needs no loader."""
+        is_kept = isinstance(self.rows, FeatureRows)
         loader = DataLoader(
-            self.rows, self.settings.batch_size, shuffle=True, drop_last=True, generator=generator
+            self.rows,
+            self.settings.batch_size,
+            sampler=self.order,
+            drop_last=True,
+            collate_fn=as_it_is if is_kept else None,
+            num_workers=0 if is_kept else self.settings.num_workers,
+            generator=torch.Generator().manual_seed(self.settings.seed),
         )
         return loader, None
 
     def start_epoch(self, epoch: int) -> None:
-        """The view of each crop is drawn from (seed, epoch, index)."""
-        self.rows.epoch = epoch
+        """Order and view of each crop are drawn from (seed, epoch)."""
+        self.rows.epoch = self.order.epoch = epoch
+
+    def train_image_names(self) -> list[str]:
+        """Names of the crops of the training split."""
+        return self.row_names
+
+    def rate_scale(self, name: str) -> float:
+        """`query_rate` for the projections of queries."""
+        is_query = "text_projection." in name or "attribute_projection." in name
+        return self.settings.query_rate if is_query else 1.0
 
     def loss(self, model: nn.Module, batch: dict) -> torch.Tensor:
-        """Margin soft-max over all training categories, plus the loss on partial queries."""
+        """Margin soft-max over all training categories, and what the settings add to it."""
         settings, count = self.settings, len(self.category_queries["query_attributes"])
         queries = self.category_queries
         if settings.partial_weight:
             said = {name: rows[batch["index"]] for name, rows in self.partial_queries.items()}
             queries = {name: torch.cat([queries[name], said[name]]) for name in queries}
-        output = model(features=batch["features"], **queries)
+        seen = {name: batch[name] for name in ("features", "pixel_values") if name in batch}
+        output = model(**seen, **queries)
+        categories = output.query_embeds[:count]
         loss = margin_softmax_loss(
             output.image_embeds,
-            output.query_embeds[:count],
+            categories,
             batch["categories"],
             settings.scale,
             settings.margin,
@@ -169,19 +192,45 @@ class RetrievalStage:
                 output.image_embeds, output.query_embeds[count:], matches, settings.scale
             )
             loss = loss + settings.partial_weight * partial
+        if settings.semantic_weight:
+            weights = self.model.group_weights
+            semantic = semantic_margin_loss(categories, self.category_values, weights)
+            loss = loss + settings.semantic_weight * semantic
         return loss
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, loader: None) -> dict[str, float]:
         """Retrieval metrics over the exact categories of the validation split."""
         model.eval()
-        output = self.accelerator.unwrap_model(model)(
-            features=self.validation_features, **self.validation_queries
-        )
-        scores = (output.query_embeds @ output.image_embeds.T).float().cpu().numpy()
-        result = retrieval_metrics([(scores, self.validation_split.relevance())])
+        cosines = self._validation_cosines(self.validation_queries)
+        result = retrieval_metrics([(cosines, self.validation_split.relevance())])
         return {name: value for name, value in result.items() if isinstance(value, float)}
+
+    def _validation_cosines(self, queries: dict[str, torch.Tensor]) -> np.ndarray:
+        """Shape: (queries, images of the validation split)."""
+        images = self.model.get_image_features(features=self.validation_features)
+        return (self.model.get_query_features(**queries) @ images.T).float().cpu().numpy()
+
+    @torch.no_grad()
+    def fusion_weight(self) -> float:
+        """The best weight of the classifier's evidence on the validation split."""
+        logits = self.base.classifier(self.validation_features)
+
+        def task(queries: np.ndarray, inputs: dict, relevance: np.ndarray) -> tuple:
+            evidence = adapter_evidence(self.model, queries, logits)
+            return self._validation_cosines(inputs), evidence, relevance
+
+        rows = self.validation_queries["query_attributes"].cpu().numpy()
+        exact = task(rows, self.validation_queries, self.validation_split.relevance())
+        sizes = [
+            partial_queries(self.validation_labels, self.schema, size, PARTIAL_QUERIES)
+            for size in PARTIAL_SIZES
+        ]
+        partial = [task(q, self._query_inputs(q), found) for q, found in sizes if len(q)]
+        return choose_fusion_weight(exact, partial, self.settings.scale)
 
     def save(self, folder: Path) -> None:
         """Write the adapter: its configuration with schema and query kind, and its weights."""
+        if self.settings.fusion:
+            self.model.active_peft_config.fusion_weight = self.fusion_weight()
         save_adapter(self.model, folder, self.settings.base_name)

@@ -2,12 +2,13 @@
 
 A model is written under a hidden name and then renamed. Between the two renames that replace an
 earlier model nothing stands in place; a kill there leaves a whole run under the hidden name, which
-`prepare_folder` puts back.
+`open_run` puts back.
 """
 
 import json
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,13 +17,47 @@ import torch
 
 from .curve import draw_curve
 from .settings import TrainingSettings, public_name
+from .states import RunStates
 
 RECORDS = "training_args.json"  # its presence marks a folder as a run
+# Settings that leave the weights as they are; every other one must be the same to go on.
+FREE_TO_CHANGE = {
+    *("output_dir", "data_dir", "cache_images", "num_workers", "max_hours", "report_to"),
+    *("resume", "overwrite", "state_every", "keep_states", "commit", "torch", "finished"),
+    *("push_to_hub", "hub_private"),
+}
 
 
 def hidden_folders(output: Path) -> tuple[Path, Path]:
     """Where a run is written, and where the one that it replaces waits for its removal."""
     return output.with_name(f".{output.name}.partial"), output.with_name(f".{output.name}.old")
+
+
+def open_run(output: Path, states: RunStates, record: dict, settings: TrainingSettings) -> None:
+    """Make sure that a run can be written, before any work: a new one, or one to go on with.
+
+    Args:
+        record: the settings as `public_settings` gives them.
+    Raises: ValueError when `output` is a file, holds other files, a finished run, or a run of
+        other settings, none of which may be lost; OSError when it cannot be written.
+    """
+    prepare_folder(output)
+    if settings.resume == "never" or settings.overwrite:
+        states.clear()
+    else:
+        _refuse_other_run(output, states, record)
+    _require_writable(output)
+
+
+def _require_writable(output: Path) -> None:
+    parent = next(folder for folder in output.absolute().parents if folder.exists())
+    try:
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        raise OSError(
+            f"`output_dir` must be in a folder that can be written, got {str(output)!r}: {error}. "
+            "Name another folder."
+        ) from None
 
 
 def prepare_folder(output: Path) -> None:
@@ -44,11 +79,40 @@ def prepare_folder(output: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _refuse_other_run(output: Path, states: RunStates, record: dict) -> None:
+    earlier, remedy = states.settings(), "add `--resume never` to start again without it"
+    if earlier is None and (output / RECORDS).is_file():
+        earlier = json.loads((output / RECORDS).read_text(encoding="utf-8"))
+        remedy = "add `--overwrite` to replace it"
+        if earlier.get("finished"):
+            raise ValueError(
+                f"`output_dir` must not hold a finished run, got {str(output)!r}. Name another "
+                f"folder, or {remedy}."
+            )
+    changed = [
+        f"{name} (was {earlier.get(name)!r}, is {value!r})"
+        for name, value in record.items()
+        if earlier is not None and name not in FREE_TO_CHANGE and earlier.get(name) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"`output_dir` must be a run of the same settings to go on with, got {str(output)!r}; "
+            f"changed: {', '.join(changed)}. Name another folder, or {remedy}."
+        )
+
+
+def finish_run(output: Path, states: RunStates, record: dict) -> None:
+    """Mark the run as finished; then its states are of no use any more."""
+    write_json(output / RECORDS, {**record, "finished": True})
+    states.clear()
+
+
 def write_run(
     save: Callable[[Path], None], output: Path, record: dict, history: list[dict], score: str
 ) -> None:
     """Write model and records under a hidden name, then put them in place of earlier ones."""
     partial, old = hidden_folders(output)
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save(partial)
     write_records(partial, record, history, score)

@@ -1,5 +1,6 @@
 """Settings of train.py, each with its reason; every field is a command-line option."""
 
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import HfArgumentParser
 
+from ..adapter_config_clear import ATTRIBUTE_ENCODINGS
 from ..attributes_clear import QUERY_KINDS, AttributeSchema
 from ..configuration_clear import PRESETS
 from ..datasets_scripts.person_data import PersonData
@@ -48,14 +50,17 @@ class DataSettings:
     )
 
     def __post_init__(self):
+        self._require_json_object("dataset_options", '{"allow_partial": true}')
+
+    def _require_json_object(self, name: str, example: str) -> None:
         try:
-            is_object = isinstance(json.loads(self.dataset_options), dict)
+            is_object = isinstance(json.loads(getattr(self, name)), dict)
         except json.JSONDecodeError:
             is_object = False
         if not is_object:
             raise ValueError(
-                f"`dataset_options` must be a JSON object, got {self.dataset_options!r}. Write it "
-                "like '{\"allow_partial\": true}'."
+                f"`{name}` must be a JSON object, got {getattr(self, name)!r}. Write it like "
+                f"'{example}'."
             )
 
     def _require_positive(self, *names: str) -> None:
@@ -72,6 +77,50 @@ class DataSettings:
     def load_rows(self, split: str) -> Dataset:
         """One split of the data set."""
         return self.data.load(split)
+
+
+LABEL_WEIGHTS = ("exponential", "balanced", "none")
+# What a recipe sets; an option on the command line wins.
+RECIPES = {
+    "scratch": {},
+    "authors": {  # authors' public code
+        "optimizer": "adam",
+        "schedule": "plateau",
+        "learning_rate": 1e-5,
+        "weight_decay": 0.0,
+        "epochs": 20,
+        "ema_decay": 0.0,
+        "padding": 10,
+        "jitter": 0.0,
+        "erasing": 0.0,
+        "store_half": False,
+    },
+    "modern": {
+        "learning_rate": 2e-4,
+        "layer_decay": 0.75,
+        "drop_path_rate": 0.1,
+        "randaugment": 2,
+        "jitter": 0.0,
+        "ema_decay": 0.9998,
+    },
+    "asmr": {  # of the retrieval stage: ASMR (ICCV 2021), its encoders and loss on our features
+        "query_kind": "hard",
+        "attribute_encoding": "one_hot",
+        "embed_dim": 128,
+        "hidden_dims": [512, 128],
+        "adapter_dropout": 0.0,
+        "margin_kind": "angular",
+        "margin": 0.2,
+        "scale": 12.0,
+        "partial_weight": 0.0,
+        "semantic_weight": 4.0,
+        "optimizer": "sgd",
+        "learning_rate": 1e-3,
+        "query_rate": 15.0,
+        "weight_decay": 5e-4,
+        "ema_decay": 0.0,
+    },
+}
 
 
 @dataclass
@@ -108,13 +157,18 @@ class TrainingSettings(DataSettings):
     text_source: str | None = option(
         None, "Name of the language model kept as provenance; default: `text_model`."
     )
+    model_options: str = option(
+        "{}",
+        "Fields of ClearConfig of a new model as JSON: '{\"use_channel_attention\": false}'.",
+    )
     drop_path_rate: float = option(0.0, "Stochastic depth of both branches of a new model.")
 
     # How it learns
     recipe: str = option(
         "scratch",
         "Defaults of the settings below: scratch (new weights), authors (Adam 1e-5, plateau, 20 "
-        "epochs) or modern (pre-trained weights: layer-wise decay, RandAugment, drop-path).",
+        "epochs) or modern (pre-trained weights: layer-wise decay, RandAugment, drop-path); for "
+        "retrieval: asmr, the baseline of ICCV 2021 on the frozen features.",
     )
     epochs: int = option(30, "Passes over the training split.")
     batch_size: int = option(64, "Crops per process and step; the authors' value.")
@@ -152,16 +206,32 @@ class TrainingSettings(DataSettings):
     )
     query_kind: str = option("soft+hard", "hard, words, soft or soft+hard.")
     embed_dim: int = option(512, "Width of the joint space.")
-    hidden_dim: int = option(512, "Hidden width of the projections; 0: linear.")
+    hidden_dims: list[int] = field(
+        default_factory=lambda: [512],
+        metadata={"help": "Hidden widths of the projections, one or more; 0: linear."},
+    )
+    attribute_encoding: str = option(
+        "signed", "What hard queries are: signed (1, -1, 0) or one_hot choices, ASMR's form."
+    )
     adapter_dropout: float = option(0.1, "Drop-out inside the projections.")
     margin_kind: str = option("additive", "additive (on the cosine) or angular (on the angle).")
     margin: float = option(0.2, "Margin of the true category; ASMR's value, in radian if angular.")
     scale: float = option(12.0, "Inverse temperature of the soft-max; ASMR's value.")
+    query_rate: float = option(1.0, "Factor of the rate for the projections of queries.")
     feature_views: int = option(
-        4, "Augmented views of each crop whose frozen features are computed once; 1: plain only."
+        4, "Augmented views of each crop, one the plain crop; 0: a new one in each epoch, uncached."
+    )
+    cache_features: str = option(
+        "memory",
+        "Frozen features of all views are computed once: memory for this run; true or a folder: "
+        "kept on disk; false: never, the backbone runs in every step.",
     )
     partial_weight: float = option(
         1.0, "Weight of the loss on partial queries (few attributes said, as people ask); 0: off."
+    )
+    semantic_weight: float = option(0.0, "Weight of ASMR's regulariser of the queries; ASMR's: 4.")
+    fusion: bool = option(
+        False, "Choose on validation how much the classifier's evidence counts beside the cosine."
     )
 
     # The machine
@@ -169,7 +239,8 @@ class TrainingSettings(DataSettings):
     num_workers: int = option(0, "Processes that load crops; 0 is fastest with cached crops.")
     seed: int = option(0, "Seed of weights, order and augmentation.")
     on_bad_image: str = option(
-        "raise", "A crop that cannot be read: raise names it and ends; skip trains without, counted."
+        "raise",
+        "A crop that cannot be read: raise names it and ends; skip trains without, counted.",
     )
 
     # The life of the run
@@ -177,7 +248,9 @@ class TrainingSettings(DataSettings):
         "auto", "auto goes on with an interrupted run of the same settings; never starts again."
     )
     overwrite: bool = option(False, "Replace a finished run, or one of other settings.")
-    state_every: int = option(500, "Updates between two states to resume from; one ends each epoch.")
+    state_every: int = option(
+        500, "Updates between two states to resume from; one ends each epoch."
+    )
     keep_states: int = option(2, "States on disk; each holds weights, averages and both moments.")
     max_hours: float = option(0.0, "Stop in time, with a state to go on from; 0: no limit.")
     report_to: str = option(
@@ -190,6 +263,7 @@ class TrainingSettings(DataSettings):
         self._require_one_of("preset", tuple(PRESETS))
         self._require_one_of("query_kind", QUERY_KINDS)
         self._require_one_of("margin_kind", MARGIN_KINDS)
+        self._require_one_of("attribute_encoding", ATTRIBUTE_ENCODINGS)
         self._require_one_of("recipe", tuple(RECIPES))
         self._require_one_of("optimizer", ("adamw", "adam", "sgd"))
         self._require_one_of("schedule", ("cosine", "plateau", "constant"))
@@ -204,7 +278,13 @@ class TrainingSettings(DataSettings):
                 "run --stage recognition first."
             )
         super().__post_init__()
-        self._require_positive("epochs", "batch_size", "feature_views")
+        self._require_json_object("model_options", '{"use_channel_attention": false}')
+        self._require_positive("epochs", "batch_size")
+        if self.feature_views < (0 if self.cache_features == "false" else 1):
+            raise ValueError(
+                f"`feature_views` must be at least 1, got {self.feature_views}; a new view in each "
+                'epoch (0) needs `cache_features` "false".'
+            )
         self._require_positive("gradient_accumulation_steps", "state_every", "keep_states")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"`layer_decay` must be in (0, 1], got {self.layer_decay}.")
@@ -224,6 +304,8 @@ def parse_command_line(
             that the program was started with.
     """
     parser = HfArgumentParser(kind, description=about, usage=usage, allow_abbrev=False)
+    if kind is TrainingSettings:
+        parser.set_defaults(**RECIPES.get(recipe_of(arguments), {}))
     try:
         settings, unknown = parser.parse_args_into_dataclasses(
             arguments, return_remaining_strings=True
@@ -233,6 +315,13 @@ def parse_command_line(
     if unknown:
         parser.error(f"there are no such options: {' '.join(unknown)}")
     return settings
+
+
+def recipe_of(arguments: Sequence[str] | None) -> str | None:
+    """The recipe that a command line names; its defaults are needed before the line is read."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe")
+    return parser.parse_known_args(arguments)[0].recipe
 
 
 def public_name(value):

@@ -1,0 +1,169 @@
+"""A run that was interrupted ends as if it had not been: weights, averages, records."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clear_par import train
+from clear_par.training import states as states_module
+from clear_par.training.recognition import RecognitionStage
+from clear_par.training.retrieval import RetrievalStage
+from clear_par.training.states import Progress, RunStates
+
+SMALL = {"epochs": 3, "state_every": 2, "learning_rate": 5e-3}  # 3 updates an epoch
+STATES = Path("run.states")
+
+
+class Stopped(Exception):
+    """Stands for the end of the process."""
+
+
+def stop_at(monkeypatch, stage: type, step: int) -> None:
+    """The loss of so many batches is computed; then the run ends."""
+    loss, count = stage.loss, iter(range(step))
+
+    def counted(self, model, batch):
+        if next(count, None) is None:
+            raise Stopped
+        return loss(self, model, batch)
+
+    monkeypatch.setattr(stage, "loss", counted)
+
+
+def weights_of(folder: str) -> dict[str, torch.Tensor]:
+    return load_file(next(Path(folder).glob("*.safetensors")))
+
+
+def is_same_run(one: str, other: str) -> bool:
+    first, second = weights_of(one), weights_of(other)
+    metrics = [json.loads((Path(name) / "metrics.json").read_text()) for name in (one, other)]
+    return metrics[0] == metrics[1] and all(torch.equal(first[n], second[n]) for n in first)
+
+
+@pytest.mark.parametrize("step", [1, 5, 6])
+def test_an_interrupted_run_ends_bit_for_bit_as_another(make_settings, monkeypatch, step):
+    history = train.main(make_settings(**SMALL, output_dir="whole"))
+    with monkeypatch.context() as patch:
+        stop_at(patch, RecognitionStage, step)
+        with pytest.raises(Stopped):
+            train.main(make_settings(**SMALL))
+    assert len(RunStates(Path("run"), 2, 2).all()) == min(2, step // 2 + step // 6)
+    assert train.main(make_settings(**SMALL)) == history
+    assert is_same_run("whole", "run")
+    assert not STATES.exists()
+
+
+def test_drop_out_and_accumulated_gradients_go_on_too(make_settings, monkeypatch):
+    changes = {**SMALL, "gradient_accumulation_steps": 2, "batch_size": 8, "drop_path_rate": 0.2}
+    history = train.main(make_settings(**changes, output_dir="whole"))
+    with monkeypatch.context() as patch:
+        stop_at(patch, RecognitionStage, 11)  # batches, of which two make an update
+        with pytest.raises(Stopped):
+            train.main(make_settings(**changes))
+    assert train.main(make_settings(**changes)) == history
+    assert is_same_run("whole", "run")
+
+
+def test_an_interrupted_adapter_ends_bit_for_bit_as_another(make_settings, monkeypatch):
+    train.main(make_settings(epochs=1, output_dir="base"))
+    changes = {**SMALL, "stage": "retrieval", "checkpoint": "base", "query_kind": "hard"}
+    history = train.main(make_settings(**changes, output_dir="whole"))
+    with monkeypatch.context() as patch:
+        stop_at(patch, RetrievalStage, 5)
+        with pytest.raises(Stopped):
+            train.main(make_settings(**changes))
+    size = sum(path.stat().st_size for path in RunStates(Path("run"), 2, 2).all()[-1].iterdir())
+    adapter = (Path("run") / "adapter_model.safetensors").stat().st_size
+    assert size < 8 * adapter + 100_000  # the file is in half precision; no frozen base
+    assert train.main(make_settings(**changes)) == history
+    assert is_same_run("whole", "run")
+
+
+def test_other_settings_are_refused_by_name_and_nothing_is_lost(make_settings, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, RecognitionStage, 5)
+        with pytest.raises(Stopped):
+            train.main(make_settings(**SMALL))
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
+    changed = {**SMALL, "learning_rate": 1e-3, "num_workers": 1}
+    with pytest.raises(ValueError, match=r"changed: learning_rate \(was 0.005, is 0.001\)\. Name"):
+        train.main(make_settings(**changed))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    history = train.main(make_settings(**changed, resume="never", overwrite=True))
+    assert len(history) == 3
+
+
+def test_a_finished_run_is_not_overwritten_unasked(make_settings):
+    train.main(make_settings(epochs=1))
+    before = weights_of("run")
+    with pytest.raises(ValueError, match="`output_dir` must not hold a finished run, got 'run'"):
+        train.main(make_settings(epochs=1))
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights_of("run").items())
+
+
+def test_a_damaged_state_is_named(make_settings, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, RecognitionStage, 5)
+        with pytest.raises(Stopped):
+            train.main(make_settings(**SMALL))
+    latest = RunStates(Path("run"), 2, 2).all()[-1]
+    content = (latest / "weights.safetensors").read_bytes()
+    (latest / "weights.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=f"whole states, '{latest}' cannot be read"):
+        train.main(make_settings(**SMALL))
+
+
+@pytest.mark.parametrize("step", [3, 5])
+def test_time_that_is_over_leaves_a_state_to_go_on_from(make_settings, monkeypatch, step):
+    history = train.main(make_settings(**SMALL, output_dir="whole"))
+    with monkeypatch.context() as patch:
+        clock = iter([0.0, *[10.0] * (step - 1), 4000.0])
+        patch.setattr(train.time, "monotonic", lambda: next(clock))
+        stopped = train.main(make_settings(**SMALL, max_hours=1.0))
+    assert len(stopped) == (step - 1) // 3
+    assert RunStates(Path("run"), 2, 2).all()[-1].name == f"step-{step:08d}"
+    assert train.main(make_settings(**SMALL)) == history
+    assert is_same_run("whole", "run")
+
+
+def test_early_stopping_ends_after_so_many_epochs_without_a_better_score(
+    make_settings, monkeypatch
+):
+    scores = iter([0.5, 0.7, 0.6, 0.7, 0.9])
+    monkeypatch.setattr(
+        RecognitionStage, "evaluate", lambda *arguments: {"mean_accuracy": next(scores)}
+    )
+    history = train.main(make_settings(epochs=5, early_stopping=2))
+    assert [record["mean_accuracy"] for record in history] == [0.5, 0.7, 0.6, 0.7]
+
+
+def test_a_full_disk_leaves_the_last_state_and_the_run_whole(make_settings, monkeypatch):
+    history = train.main(make_settings(**SMALL, output_dir="whole"))
+    save, count = states_module.save_file, iter(range(2))
+
+    def full(tensors, path):
+        if next(count, None) is None:
+            raise OSError(28, "No space left on device")
+        save(tensors, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(states_module, "save_file", full)
+        with pytest.raises(OSError, match=r"`output_dir` must have room .* No space left"):
+            train.main(make_settings(**SMALL))
+    names = sorted(path.name for path in STATES.iterdir())
+    assert names == ["step-00000002", "step-00000003"]
+    assert train.main(make_settings(**SMALL)) == history
+    assert is_same_run("whole", "run")
+
+
+def test_progress_keeps_the_first_of_equal_scores():
+    progress = Progress(batches=2, total_loss=3.0)
+    assert progress.finish_epoch({"score": 0.5}, "score")
+    assert (progress.epoch, progress.batches, progress.total_loss) == (2, 0, 0.0)
+    progress.batches = 1
+    assert not progress.finish_epoch({"score": 0.5}, "score")
+    assert progress.best_epoch == 1
+    assert [epoch["loss"] for epoch in progress.history] == [1.5, 0.0]
