@@ -1,0 +1,1 @@
+"""The parts of the gallery; its entrance is `gallery_clear.py`."""

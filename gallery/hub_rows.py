@@ -1,0 +1,56 @@
+"""Rows of `datasets` with their images as files: from a saved folder, a builder or the Hub."""
+
+from pathlib import Path
+
+import datasets
+from datasets import Dataset, Image
+
+from ..datasets_scripts.person_dataset import BUILDERS, load_person_dataset
+
+
+def load_splits(images: str, split: str | None) -> dict[str, Dataset]:
+    """Split -> rows; images stay files, not decoded.
+
+    Args:
+        images: folder of `save_to_disk`, name of a builder of this project ("name" or
+            "name@folder" with the folder of its data), or Hub id.
+        split: None: every split.
+
+    Raises:
+        ValueError: when nothing of that name can be loaded, or it has no such split.
+    """
+    name, _, folder = images.partition("@")
+    try:
+        if Path(images).is_dir():
+            loaded = datasets.load_from_disk(images)
+        elif name in BUILDERS:
+            return _undecoded({split or "train": _load_builder(name, folder, split or "train")})
+        else:
+            loaded = datasets.load_dataset(images)
+    except (OSError, ValueError, RuntimeError, ConnectionError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            "`images` must be a folder, a zip file, Parquet, a data set or a Hub id, got "
+            f"{images!r}: {reason}"
+        ) from None
+    splits = loaded if isinstance(loaded, dict) else {split or "train": loaded}
+    if split is not None and split not in splits:
+        raise ValueError(f"`split` must be one of {sorted(splits)}, got {split!r}.")
+    return _undecoded(splits if split is None else {split: splits[split]})
+
+
+def _load_builder(name: str, folder: str, split: str) -> Dataset:
+    return load_person_dataset(name, folder or None, split)
+
+
+def _undecoded(splits: dict[str, Dataset]) -> dict[str, Dataset]:
+    found = {}
+    for split, rows in splits.items():
+        for name, feature in rows.features.items():
+            if isinstance(feature, Image):
+                rows = rows.cast_column(name, Image(decode=False))
+        found[split] = rows
+    return found
+
+
+__all__ = ["load_splits"]
