@@ -318,3 +318,5 @@ def test_a_protocol_is_loaded_with_its_rows(tmp_path, monkeypatch):
     assert loaded.split.gallery_categories.tolist() == [0, 1, 1, 0, 1, 1]
     assert loaded.split.unseen.tolist() == [True, False]
     assert loaded.split.relevance(loaded.split.unseen).tolist() == [[True, False, False] * 2]
+    with_junk = load_protocol("market1501", strict=False, junk=True, distractors=True, **where)
+    assert with_junk.gallery["image_name"][:] == loaded.gallery["image_name"][:]
