@@ -1,6 +1,7 @@
 import csv
 import os
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image as PillowImage
 from clear_par.attributes_clear import UNKNOWN, AttributeSchema
 from clear_par.datasets_scripts.person_builder import PersonSource
 from clear_par.datasets_scripts.person_dataset import load_person_dataset
+from clear_par.datasets_scripts.peta_annotation import read_mapping
 from clear_par.datasets_scripts.upar2024 import UPAR2024
 from clear_par.datasets_scripts.upar2024_annotation import read_table
 from clear_par.datasets_scripts.verification import VerificationError, VerificationReport
@@ -520,3 +522,30 @@ def test_the_real_tree_is_built(real, shared_folder, monkeypatch, tmp_path):
     assert len(np.unique(rows["category_id"])) == 3462
     held_out = load_person_dataset("upar2024", split="train", config_name="only_peta", **where)
     assert len(held_out) == 1747
+
+
+@pytest.mark.slow
+def test_the_real_crops_of_peta_are_built(real, shared_folder, monkeypatch, tmp_path):
+    """The rows of the two other sources have no images here: they are named as missing."""
+    monkeypatch.setattr(UPAR2024, "split_sizes", {"train": 19534, "validation": 33407})
+    mapping = read_mapping(shared_folder / "data/peta/peta_file_mapping.txt")
+    wanted = {
+        split: [name for name in table.image_names if name.startswith("PETA/")]
+        for split, table in real.items()
+    }
+    images = tmp_path / "data/PETA/images"
+    images.mkdir(parents=True)
+    with zipfile.ZipFile(shared_folder / "data/peta/peta.zip") as archive:
+        for name in (*wanted["train"], *wanted["validation"]):
+            number = int(name.rpartition("/")[2][:5])
+            content = archive.read(f"PETA dataset/{mapping[number]}")
+            (images / f"{number:05d}.png").write_bytes(content)
+    for file, target in (("train_sample", "train"), ("val_gt", "val_gt")):
+        shutil.copy(shared_folder / f"data/upar/{file}.csv", tmp_path / f"{target}.csv")
+    builder = UPAR2024(data_dir=tmp_path, cache_dir=str(tmp_path / "cache"), allow_partial=True)
+    builder.download_and_prepare()
+    assert builder.report.broken == {}
+    assert len(builder.report.missing) == 19534 - 1747 + 33407 - 6963
+    data = builder.as_dataset()
+    assert {split: rows["image_name"][:] for split, rows in data.items()} == wanted
+    assert data["validation"][6962]["image"].size[1] > 30
