@@ -139,30 +139,31 @@ def _write(data: PersonData, folder: Path, shard_bytes: int) -> Conversion:
 
 
 def repeated_splits(names: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Find splits that are others one after the other, such as trainval.
+    """Find splits that only hold the rows of others, such as trainval.
 
-    Args: names: Split -> unique image names of its rows, in order.
-    Returns: Split -> the splits that it repeats.
+    Args: names: Split -> image names of its rows.
+    Returns: Split -> the splits whose rows it has, in its order where they follow each other.
     """
     found: dict[str, list[str]] = {}
-    for split, rows in names.items():
-        parts, position = [], 0
-        while position < len(rows):
-            part = next((o for o in names if _starts(names, o, split, position)), None)
-            if part is None:
-                break
-            parts.append(part)
-            position += len(names[part])
-        if position == len(rows) and len(parts) > 1:
+    for split in sorted(names, key=lambda split: len(names[split])):
+        own = {part: rows for part, rows in names.items() if part not in found}
+        parts = _parts_of(names[split], own)
+        if len(parts) > 1:
             found[split] = parts
     return found
 
 
-def _starts(names: Mapping[str, Sequence[str]], part: str, split: str, position: int) -> bool:
-    """True if the rows of a smaller split stand in `split` from `position` on."""
-    rows = names[part]
-    is_smaller = 0 < len(rows) < len(names[split])
-    return is_smaller and names[split][position : position + len(rows)] == rows
+def _parts_of(rows: Sequence[str], splits: Mapping[str, Sequence[str]]) -> list[str]:
+    """Smaller splits that together are exactly `rows`; empty if there are none."""
+    place = {name: number for number, name in enumerate(rows)}
+    parts = [
+        split
+        for split, names in splits.items()
+        if 0 < len(names) < len(rows) and all(name in place for name in names)
+    ]
+    together = [name for part in parts for name in splits[part]]
+    is_whole = len(set(together)) == len(together) == len(rows) == len(place)
+    return sorted(parts, key=lambda part: place[splits[part][0]]) if is_whole else []
 
 
 def _write_split(rows: Dataset, folder: Path, stem: str, shard_bytes: int) -> list[str]:

@@ -1,6 +1,7 @@
 """Converting to Parquet, loading it without our code, and pushing it to a Hub on this machine."""
 
 import hashlib
+import importlib
 import json
 import subprocess
 import sys
@@ -15,15 +16,18 @@ from datasets import Dataset, Value, load_dataset
 
 from clear_par.attributes_clear import AttributeSchema
 from clear_par.datasets_scripts import convert, parquet_folder, publish
+from clear_par.datasets_scripts.market1501 import Market1501
 from clear_par.datasets_scripts.parquet_folder import Conversion, repeated_splits, write_folder
 from clear_par.datasets_scripts.person_data import PersonData, Terms
 from clear_par.datasets_scripts.person_dataset import (
+    BUILDERS,
     load_person_dataset,
     open_person_dataset,
     person_features,
 )
 from clear_par.datasets_scripts.retrieval_protocols import category_ids
 from clear_par.datasets_scripts.synthetic import encode, synthetic_crops
+from clear_par.tests.small_market1501 import EXPECTED, SIZES, SmallMarket
 from clear_par.training.settings import DataSettings, dataset_schema
 
 pytest_plugins = ["clear_par.tests.hub_endpoint"]
@@ -168,9 +172,17 @@ def test_large_splits_are_divided_into_shards(fixed, tmp_path, monkeypatch):
 
 
 def test_repeated_splits_are_found_by_their_rows():
-    names = {"a": ["1", "2"], "b": ["3"], "ba": ["3", "1", "2"], "c": ["1", "3"], "d": ["2", "1"]}
-    assert repeated_splits(names) == {"ba": ["b", "a"]}
+    names = {"ba": ["3", "1", "2"], "a": ["1", "2"], "b": ["3"], "c": ["1", "3"], "d": ["2", "1"]}
+    assert repeated_splits({k: names[k] for k in ("ba", "a", "b")}) == {"ba": ["b", "a"]}
+    mixed = {"all": ["1", "3", "2"], "a": ["1", "2"], "b": ["3"]}  # other order, same rows
+    assert repeated_splits(mixed) == {"all": ["a", "b"]}
+    nested = {"all": ["1", "2", "3", "4"], "ab": ["1", "2", "3"], **mixed, "t": ["4"]}
+    nested["all"] = ["1", "2", "3", "4"]
+    assert repeated_splits(nested) == {"ab": ["a", "b"], "all": ["a", "b", "t"]}
+    assert repeated_splits({"a": ["1", "2"], "c": ["1", "3"], "d": ["2", "1"]}) == {}
     assert repeated_splits({"a": ["1"], "b": ["1"], "empty": []}) == {}
+    twice = {"a": ["1", "1"], "b": ["1"], "c": ["1"]}  # as a weight makes them
+    assert repeated_splits(twice) == {}
 
 
 # ---- whole or not at all ------------------------------------------------------------------------
@@ -348,6 +360,38 @@ def test_a_changed_folder_is_not_pushed(fixed, hub_endpoint, tmp_path):
     with pytest.raises(ValueError, match="`folder` must be a converted data set"):
         publish.publish(tmp_path, "me/fixed", api=hub_endpoint.api())
     assert hub_endpoint.repositories == {}
+
+
+# ---- every builder ----
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_every_builder_is_known_with_its_schema(name):
+    module, builder = BUILDERS[name]
+    made = getattr(importlib.import_module(f"clear_par.datasets_scripts{module}"), builder)
+    assert dataset_schema(name) == made.schema()
+    assert made.schema().name == {"synthetic": "peta", "upar2024": "upar"}.get(name, name)
+
+
+def test_a_builders_data_converts_with_its_splits_and_terms(tmp_path, monkeypatch):
+    (tmp_path / "market").mkdir()
+    official = SmallMarket(tmp_path / "market")
+    for name, value in EXPECTED.items():
+        monkeypatch.setattr(Market1501, name, value)
+    arguments = ["market1501", str(official.root), "--output", str(tmp_path / "out")]
+    convert.main(arguments)
+    names = {"train", "validation", "query", "bounding_box_test"}  # trainval and test repeat them
+    stored = {path.name.partition("-")[0] for path in (tmp_path / "out").glob("*/*.parquet")}
+    assert stored == names
+    tables = load_dataset(str(tmp_path / "out"))
+    assert {split: len(rows) for split, rows in tables.items()} == SIZES
+    built = open_person_dataset("market1501", official.root)
+    for split, rows in tables.items():
+        labels = dict(zip(rows["image_name"][:], rows["labels"][:], strict=True))
+        own = built.load(split)
+        assert labels == dict(zip(own["image_name"][:], own["labels"][:], strict=True))
+    with pytest.raises(SystemExit, match="convert: error: `data_dir` must"):
+        convert.main(["market1501", *arguments[2:]])
 
 
 # ---- the command --------------------------------------------------------------------------------
