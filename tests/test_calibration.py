@@ -88,11 +88,12 @@ def test_no_threshold_of_a_fine_grid_is_better(criterion, metric):
 
 def test_thresholds_by_hand():
     # Separable; one class only; 0.5 as good as any; neighbours without a number between them.
-    near = np.nextafter(0.25, 1)
-    probabilities = [[0.1, 0.9, 0.3, 0.25], [0.2, 0.8, 0.7, near], [0.3, 0.7, 0.8, near]]
+    near = np.nextafter(0.25, 1)  # half way to `nearer` is rounded up to that
+    nearer = np.nextafter(near, 1)
+    probabilities = [[0.1, 0.9, 0.3, near], [0.2, 0.8, 0.7, nearer], [0.3, 0.7, 0.8, nearer]]
     labels = [[0, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
     found = calibrated_thresholds(probabilities, labels).tolist()
-    assert found == [pytest.approx(0.15), 0.5, 0.5, 0.25]
+    assert found == [pytest.approx(0.15), 0.5, 0.5, near]
     assert (np.array(probabilities)[:, 3] > found[3]).tolist() == [False, True, True]
 
 

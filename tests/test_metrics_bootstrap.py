@@ -21,9 +21,9 @@ def recognised() -> tuple[np.ndarray, np.ndarray]:
     labels = random.choice([0, 1, -100], size=(25, 5), p=[0.6, 0.2, 0.2])
     labels[:, 1] = 0
     labels[3:, 2] = -100
-    labels[4] = -100  # an image without known labels
     labels[:, 3] = 0
     labels[9, 3] = 1
+    labels[4] = -100  # an image without known labels
     return random.integers(0, 11, labels.shape) / 10, labels
 
 
