@@ -7,12 +7,16 @@ Source: arXiv 2403.06119; the settings of training from scratch are ours.
 """
 
 import json
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import Accelerator, skip_first_batches
 from accelerate.utils import set_seed
+from torch import nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -29,6 +33,7 @@ from clear_par.training.run_folder import (
     write_run,
 )
 from clear_par.training.settings import TrainingSettings, parse_command_line
+from clear_par.training.stage import Stage
 from clear_par.training.states import Progress, RunStates
 from clear_par.training.trackers import start_trackers, tracker_names
 
@@ -41,31 +46,73 @@ def parse_settings(arguments: Sequence[str] | None = None) -> TrainingSettings:
     return parse_command_line(TrainingSettings, __doc__, usage, arguments)
 
 
-def updates_of_an_epoch(loader: DataLoader, accumulated: int) -> int:
-    """Updates of the weights; raises when the training split fills not even one batch."""
-    if not len(loader):
-        raise ValueError(
-            "`batch_size` times the number of processes must not exceed the training split; "
-            "lower it, or give more crops."
-        )
-    return -(-len(loader) // accumulated)
+@dataclass
+class Run:
+    """One stage on its way: what the functions below hand to each other."""
+
+    settings: TrainingSettings
+    accelerator: Accelerator
+    stage: Stage
+    model: nn.Module
+    optimizer: Optimizer
+    train_loader: DataLoader
+    validation_loader: DataLoader | None
+    average: WeightAverage
+    output: Path
+    states: RunStates
+    record: dict
+    progress: Progress
+    total_steps: int
+    started: float
+    bar: tqdm
+
+    def is_finished(self) -> bool:
+        """Whether all epochs are done, or so many in a row brought no better score."""
+        epochs, patience = self.progress.epoch - 1, self.settings.early_stopping
+        return epochs >= self.settings.epochs or epochs - self.progress.best_epoch >= patience > 0
+
+    def is_time_up(self) -> bool:
+        """Whether `max_hours` are over on any process; all of them are told the same."""
+        if not self.settings.max_hours:
+            return False
+        if time.monotonic() - self.started > 3600 * self.settings.max_hours:
+            self.accelerator.set_trigger()
+        return self.accelerator.check_trigger()
+
+    def save_state(self) -> None:
+        """Write all that a killed run needs to go on from here."""
+        self.states.save(self.accelerator, self.average, self.progress, self.record)
 
 
 def main(settings: TrainingSettings) -> list[dict]:
     """Run one stage, or go on with it; returns the validation metrics of each epoch."""
-    started = time.monotonic()
+    run = begin(settings)
+    while not run.is_finished():
+        if not train_epoch(run):
+            run.bar.write(f"`max_hours` is over after step {run.progress.step}; start again.")
+            run.accelerator.end_training()
+            return run.progress.history
+        evaluate_epoch(run)
+    if run.accelerator.is_main_process:
+        finish_run(run.output, run.states, run.record)
+    run.accelerator.end_training()
+    return run.progress.history
+
+
+def begin(settings: TrainingSettings) -> Run:
+    """Data, model and optimizer of a run, brought to where an interrupted one was."""
+    started, output = time.monotonic(), Path(settings.output_dir)
     accelerator = Accelerator(
         mixed_precision=settings.mixed_precision,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         log_with=tracker_names(settings.report_to),
-        project_dir=settings.output_dir + ".logs",
-        step_scheduler_with_optimizer=False,
+        project_dir=f"{settings.output_dir}.logs",
     )
-    output, record = Path(settings.output_dir), public_settings(settings, accelerator.num_processes)
+    record = public_settings(settings, accelerator.num_processes)
     states = RunStates(output, settings.state_every, settings.keep_states)
-    with accelerator.main_process_first():
-        if accelerator.is_main_process:
-            open_run(output, states, record, settings)
+    if accelerator.is_main_process:
+        open_run(output, states, record, settings)
+    accelerator.wait_for_everyone()
     set_seed(settings.seed)
     stage = STAGES[settings.stage](settings, accelerator)
     train_loader, validation_loader = stage.loaders()
@@ -74,73 +121,87 @@ def main(settings: TrainingSettings) -> list[dict]:
     if validation_loader is not None:
         validation_loader = accelerator.prepare(validation_loader)
     average = WeightAverage(stage.model, settings.ema_decay, settings.store_half)
-    updates = updates_of_an_epoch(train_loader, settings.gradient_accumulation_steps)
-    total_steps = settings.epochs * updates
+    total_steps = settings.epochs * updates_of_an_epoch(train_loader, settings)
     progress = states.restore(accelerator, average)
     start_trackers(accelerator, record)
-    bar = tqdm(total=total_steps, initial=progress.step, disable=not accelerator.is_main_process)
-    while not is_finished(progress, settings):
-        stage.start_epoch(progress.epoch)
-        model.train()
-        for batch in skip_first_batches(train_loader, progress.batches):
-            share = rate_share(settings, progress.step, total_steps, progress.history)
-            set_rate(optimizer, settings.learning_rate * share)
-            with accelerator.accumulate(model):
-                loss = stage.loss(model, batch)
-                value = accelerator.reduce(loss.detach().float(), reduction="mean").item()
-                require_finite_loss(value, loss, stage.image_names(batch), accelerator)
-                accelerator.backward(loss)
-                if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-                optimizer.step()
-                optimizer.zero_grad()
-            progress.batches += 1
-            progress.total_loss += value
-            if not accelerator.sync_gradients:
-                continue
+    return Run(
+        settings=settings,
+        accelerator=accelerator,
+        stage=stage,
+        model=model,
+        optimizer=optimizer,
+        train_loader=train_loader,
+        validation_loader=validation_loader,
+        average=average,
+        output=output,
+        states=states,
+        record=record,
+        progress=progress,
+        total_steps=total_steps,
+        started=started,
+        bar=tqdm(total=total_steps, initial=progress.step, disable=not accelerator.is_main_process),
+    )
+
+
+def updates_of_an_epoch(loader: DataLoader, settings: TrainingSettings) -> int:
+    """Updates of the weights; raises when the training split fills not even one batch."""
+    if not len(loader):
+        raise ValueError(
+            "`batch_size` times the number of processes must not exceed the training split; "
+            "lower it, or give more crops."
+        )
+    return math.ceil(len(loader) / settings.gradient_accumulation_steps)
+
+
+def train_epoch(run: Run) -> bool:
+    """Train from where the epoch stands to its end; False when the time is up before."""
+    settings, accelerator, progress = run.settings, run.accelerator, run.progress
+    run.stage.start_epoch(progress.epoch)
+    run.model.train()
+    for batch in skip_first_batches(run.train_loader, progress.batches):
+        rate = settings.learning_rate * rate_share(
+            settings, progress.step, run.total_steps, progress.history
+        )
+        set_rate(run.optimizer, rate)
+        with accelerator.accumulate(run.model):
+            loss = run.stage.loss(run.model, batch)
+            value = accelerator.reduce(loss.detach().float(), reduction="mean").item()
+            require_finite_loss(value, loss, run.stage.image_names(batch), accelerator)
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(run.model.parameters(), settings.max_grad_norm)
+            run.optimizer.step()
+            run.optimizer.zero_grad()
+        progress.batches += 1
+        progress.total_loss += value
+        if accelerator.sync_gradients:
             progress.step += 1
-            average.update()
-            bar.update()
-            accelerator.log({"loss": value, "rate": settings.learning_rate * share}, progress.step)
-            if is_time_up(started, settings, accelerator):
-                states.save(accelerator, average, progress, record)
-                bar.write(f"`max_hours` is over after step {progress.step}; start again to go on.")
-                accelerator.end_training()
-                return progress.history
-            if states.is_due(progress.step):
-                states.save(accelerator, average, progress, record)
-        with average.applied():
-            scores = stage.evaluate(model, validation_loader)
-            require_finite_score(scores[stage.selects_by], stage.selects_by)
-            is_best = progress.finish_epoch(scores, stage.selects_by)
-            if accelerator.is_main_process:
-                bar.write(json.dumps({k: round(v, 4) for k, v in progress.history[-1].items()}))
-                if is_best or settings.train_split == "trainval":
-                    write_run(stage.save, output, record, progress.history, stage.selects_by)
-                else:
-                    write_records(output, record, progress.history, stage.selects_by)
-        accelerator.log(scores, progress.step)
-        states.save(accelerator, average, progress, record)
-    if accelerator.is_main_process:
-        finish_run(output, states, record)
-    accelerator.end_training()
-    return progress.history
+            run.average.update()
+            run.bar.update()
+            accelerator.log({"loss": value, "rate": rate}, progress.step)
+            is_time_up = run.is_time_up()
+            if is_time_up or run.states.is_due(progress.step):
+                run.save_state()
+            if is_time_up:
+                return False
+    return True
 
 
-def is_finished(progress: Progress, settings: TrainingSettings) -> bool:
-    """Whether all epochs are done, or so many in a row brought no better score."""
-    finished = progress.epoch - 1
-    is_stuck = finished - progress.best_epoch >= settings.early_stopping > 0
-    return finished >= settings.epochs or is_stuck
-
-
-def is_time_up(started: float, settings: TrainingSettings, accelerator: Accelerator) -> bool:
-    """Whether `max_hours` are over on any process; all of them are told the same."""
-    if not settings.max_hours:
-        return False
-    if time.monotonic() - started > 3600 * settings.max_hours:
-        accelerator.set_trigger()
-    return accelerator.check_trigger()
+def evaluate_epoch(run: Run) -> None:
+    """Validate the averaged weights, keep them if they are the best, and go to the next epoch."""
+    stage, progress, history = run.stage, run.progress, run.progress.history
+    with run.average.applied():
+        scores = stage.evaluate(run.model, run.validation_loader)
+        require_finite_score(scores[stage.selects_by], stage.selects_by)
+        is_best = progress.finish_epoch(scores, stage.selects_by)
+        if run.accelerator.is_main_process:
+            run.bar.write(json.dumps({k: round(v, 4) for k, v in history[-1].items()}))
+            if is_best or run.settings.train_split == "trainval":
+                write_run(stage.save, run.output, run.record, history, stage.selects_by)
+            else:
+                write_records(run.output, run.record, history, stage.selects_by)
+    run.accelerator.log(scores, progress.step)
+    run.save_state()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ FIELDS = {
     *("channel_attention_published_layout", "use_global_branch", "global_patch_size"),
     *("global_embed_dim", "global_depth", "global_num_heads", "global_mlp_ratio"),
     *("global_drop_path_rate", "fusion_embed_dim", "fusion_num_heads", "use_local_fusion"),
-    *("use_global_fusion", "attribute_positive_ratios", "text_config", "text_pooling"),
+    *("use_global_fusion", "attribute_positive_ratios", "attribute_weighting"),
+    *("text_config", "text_pooling"),
     *("text_source", "text_revision", "initializer_range", "auto_map", "custom_pipelines"),
     *("local_architecture", "global_architecture"),
 }
@@ -153,6 +154,7 @@ def test_a_preset_takes_changes_and_names_the_others():
             {"attribute_positive_ratios": [0.5] * 5 + [1.5]},
             "`attribute_positive_ratios` must lie in [0, 1]",
         ),
+        ({"attribute_weighting": "heavy"}, "`attribute_weighting` must be exponential or balanced"),
         (
             {"attribute_positive_ratios": [float("nan")] * 6},
             "`attribute_positive_ratios` must lie in [0, 1]",

@@ -157,6 +157,19 @@ def test_jitter_is_one_line_through_all_grey_levels():
     assert 1.15 < max(means) <= 1.21
 
 
+def test_randaugment_changes_crops_and_no_other_random_number(crop):
+    augmentation = Augmentation(**PLAIN, randaugment=2)
+    state = torch.get_rng_state()
+    drawn = [augmentation(crop, 1, index) for index in range(20)]
+    assert torch.equal(torch.get_rng_state(), state)
+    again = [augmentation(crop, 1, index) for index in range(20)]
+    assert all(np.array_equal(one, other) for one, other in zip(drawn, again, strict=True))
+    plain = [Augmentation(**PLAIN)(crop, 1, index) for index in range(20)]
+    differing = sum(not np.array_equal(one, other) for one, other in zip(drawn, plain, strict=True))
+    assert differing > 10
+    assert {(image.shape, image.dtype.name) for image in drawn} == {(crop.shape, "uint8")}
+
+
 def test_without_jitter_and_erasing_pixels_are_the_crops_or_black(crop):
     colours = {tuple(colour) for colour in crop.reshape(-1, 3)} | {(0, 0, 0)}
     for index in range(50):
@@ -210,13 +223,39 @@ def test_augmented_crop_is_normalised_after_the_change(rows, processor):
     assert torch.equal(crops[0]["pixel_values"], expected)
 
 
-@pytest.mark.parametrize("cache", [True, False])
-def test_unreadable_image_is_named(rows, processor, cache):
-    broken = {"bytes": b"no picture", "path": None}
-    features = rows.features
+@pytest.fixture(scope="module")
+def broken_rows(rows) -> datasets.Dataset:
+    """The same rows; the image of the third is none."""
     table = rows.cast_column("image", datasets.Image(decode=False)).to_list()
-    table[2]["image"] = broken
-    rows = datasets.Dataset.from_list(table, features=features)
+    table[2]["image"] = {"bytes": b"no picture", "path": None}
+    return datasets.Dataset.from_list(table, features=rows.features)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_unreadable_image_is_skipped_when_asked(rows, broken_rows, processor, cache):
+    crops = PersonCrops(broken_rows, processor, None, cache, on_bad_image="skip")
+    whole = PersonCrops(rows, processor, None, cache)
+    items = [crops[index] for index in range(len(crops))]
+    assert [item["is_readable"].item() for item in items] == [True, True, False, True, True]
+    assert (items[2]["labels"] == -100).all()
+    assert items[2]["pixel_values"].isfinite().all()
+    for index in (0, 1, 3, 4):
+        assert torch.equal(items[index]["labels"], torch.tensor(LABELS[index]))
+        assert torch.equal(items[index]["pixel_values"], whole[index]["pixel_values"])
+
+
+def test_rows_are_counted_over_several_data_sets(rows, processor):
+    crops = PersonCrops(rows, processor)
+    crops.first_row = 100
+    assert [(crops[index]["index"], crops[index]["row"]) for index in (0, 4)] == [
+        (0, 100),
+        (4, 104),
+    ]
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_unreadable_image_is_named(broken_rows, processor, cache):
+    rows = broken_rows
     with pytest.raises(ValueError, match=r"`rows` must hold readable images, got '2\.png'"):
         PersonCrops(rows, processor, None, cache)[2]
 

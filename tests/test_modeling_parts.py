@@ -356,6 +356,15 @@ def test_what_is_unknown_has_no_value_and_no_gradient(value):
     assert logits.grad[0, 0] < 0
 
 
+def test_balanced_weights_let_positives_and_negatives_count_the_same():
+    ratios = torch.tensor([0.25, 0.01])  # the second is kept at 0.05
+    labels = torch.tensor([[1, 1], [0, 0]])
+    losses = torch.log(torch.tensor(2.0))
+    loss = weighted_attribute_loss(torch.zeros(2, 2), labels, ratios, "balanced")
+    weights = 0.5 / 0.25 + 0.5 / 0.75 + 0.5 / 0.05 + 0.5 / 0.95
+    torch.testing.assert_close(loss, losses * weights / 2)
+
+
 def test_a_batch_of_unknowns_has_no_loss():
     logits = torch.ones(2, 3, requires_grad=True)
     loss = weighted_attribute_loss(logits, torch.full((2, 3), IGNORED))

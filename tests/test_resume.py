@@ -1,6 +1,13 @@
 """A run that was interrupted ends as if it had not been: weights, averages, records."""
 
 import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -167,3 +174,125 @@ def test_progress_keeps_the_first_of_equal_scores():
     assert not progress.finish_epoch({"score": 0.5}, "score")
     assert progress.best_epoch == 1
     assert [epoch["loss"] for epoch in progress.history] == [1.5, 0.0]
+
+
+# ---- real processes ---------------------------------------------------------------------------
+
+OPTIONS = {"train_size": 48, "validation_size": 24, "test_size": 8, "width": 32, "height": 64}
+# A program as train.py, of a model so small that 20 kills fit into minutes.
+PROGRAM = """
+import json, sys
+from clear_par import train
+from clear_par.configuration_clear import PRESETS
+PRESETS["micro"] = json.loads(sys.argv[1])
+losses, log = [], train.Accelerator.log
+def record(accelerator, values, step=None, **options):
+    if "loss" in values:
+        losses.append([step, values["loss"]])
+        if accelerator.is_main_process:
+            with open("losses.jsonl", "a") as file:
+                file.write(json.dumps([accelerator.num_processes, step, values["loss"]]) + "\\n")
+train.Accelerator.log = record
+train.main(train.parse_settings(sys.argv[2:]))
+"""
+
+
+@pytest.fixture
+def program(tmp_path, tables, make_micro_config) -> tuple[list[str], dict]:
+    """Arguments and environment of a real process that trains a micro model."""
+    config = make_micro_config(text_config=None, channel_attention_dropout=0.0).to_dict()
+    kept = {"image_height", "image_width", "fusion_embed_dim", "fusion_num_heads"}
+    kept |= {"channel_attention_dropout"}
+    kept |= {n for n in config if n.startswith(("local_", "global_"))}
+    preset = json.dumps({name: config[name] for name in kept})
+    (tmp_path / "program.py").write_text(PROGRAM)
+    arguments = ["program.py", preset, "--dataset", "synthetic", "--preset", "micro"]
+    arguments += ["--dataset_options", json.dumps(OPTIONS), "--report_to", "none"]
+    changes = {"HF_DATASETS_CACHE": str(tables), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return arguments, {**os.environ, **changes, "ACCELERATE_USE_CPU": "true"}
+
+
+def finish(command: list[str], folder: Path, environment: dict) -> None:
+    process = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_twenty_kills_end_in_the_same_weights(program, tmp_path):
+    arguments, environment = program
+    arguments = [*arguments, "--epochs", "12", "--batch_size", "8", "--state_every", "4"]
+    command = [sys.executable, *arguments, "--output_dir"]
+    finish([*command, "whole"], tmp_path, environment)
+    moments, kills, states = random.Random(0), 0, RunStates(tmp_path / "run", 4, 2)
+    for _ in range(20):
+        with (tmp_path / "log").open("w") as log:
+            process = subprocess.Popen(
+                [*command, "run"], cwd=tmp_path, env=environment, stdout=log, stderr=log
+            )
+            known = {path.name for path in states.all()}
+            # Training has begun when a further state is there; half of the kills are aimed at
+            # the writing of one.
+            while process.poll() is None and known == {path.name for path in states.all()}:
+                time.sleep(0.002)
+            time.sleep(moments.choice([0.0, moments.uniform(0, 0.4)]))
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+    assert kills >= 15  # the last ones may come after the end
+    if not json.loads((tmp_path / "run/training_args.json").read_text()).get("finished"):
+        finish([*command, "run"], tmp_path, environment)
+    assert is_same_run(str(tmp_path / "whole"), str(tmp_path / "run"))
+    assert not states.folder.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["recognition", "retrieval"])
+def test_two_processes_train_as_one_with_the_same_global_batch(program, tmp_path, stage):
+    arguments, environment = program
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    arguments = [*arguments, "--epochs", "10", "--no_store_half"]
+    if stage == "retrieval":
+        base = [*arguments, "--epochs", "1", "--batch_size", "16", "--output_dir", "base"]
+        finish([sys.executable, *base], tmp_path, environment)
+        (tmp_path / "losses.jsonl").unlink()
+        arguments += ["--stage", "retrieval", "--checkpoint", "base", "--query_kind", "hard"]
+        arguments += ["--adapter_dropout", "0"]
+    one = [*arguments, "--batch_size", "16", "--output_dir", "one"]
+    two = [*arguments, "--batch_size", "8", "--output_dir", "two"]
+    finish([sys.executable, *one], tmp_path, environment)
+    finish([*torchrun, *two], tmp_path, environment)
+    lines = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
+    losses = {n: [loss for world, _, loss in lines if world == n] for n in (1, 2)}
+    assert len(losses[1]) == len(losses[2]) == 30  # world size 2 is real
+    assert losses[2][:20] == pytest.approx(losses[1][:20], rel=1e-6)
+    metrics = [
+        json.loads((tmp_path / name / "metrics.json").read_text())["epochs"][-1]
+        for name in ("one", "two")
+    ]
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_real_limit_of_the_file_size_leaves_everything_whole(program, tmp_path):
+    arguments, environment = program
+    command = [sys.executable, *arguments, "--epochs", "3", "--batch_size", "16"]
+    finish([*command, "--output_dir", "whole"], tmp_path, environment)
+    finish([*command, "--output_dir", "run", "--max_hours", "1e-9"], tmp_path, environment)
+    states = RunStates(tmp_path / "run", 500, 2)
+    before = [path.name for path in states.all()]
+    assert before == ["step-00000001"]
+    process = subprocess.run(
+        [*command, "--output_dir", "run"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert process.returncode != 0
+    assert "Error" in process.stderr.strip().splitlines()[-1]
+    assert [path.name for path in states.all()] == before
+    finish([*command, "--output_dir", "run"], tmp_path, environment)
+    assert is_same_run(str(tmp_path / "whole"), str(tmp_path / "run"))

@@ -8,6 +8,7 @@ from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -410,6 +411,37 @@ def test_a_run_that_cannot_go_on_says_why_and_writes_nothing(
     with pytest.raises(error, match=message):
         train.main(make_settings(output_dir="deep/run", **changes))
     assert list(Path().iterdir()) == []
+
+
+def test_a_loss_that_is_none_names_the_crops_of_its_batch(make_settings, monkeypatch):
+    loss, seen = RecognitionStage.loss, []
+
+    def spoiled(stage, model, batch):
+        seen.append([stage.train_image_names()[row] for row in batch["row"].tolist()])
+        return loss(stage, model, batch) * (math.nan if len(seen) == 2 else 1.0)
+
+    monkeypatch.setattr(RecognitionStage, "loss", spoiled)
+    with pytest.raises(FloatingPointError) as error:
+        train.main(make_settings(num_synthetic=8, batch_size=4))
+    assert f"for the batch of 4 crops: {', '.join(seen[1])}. Look" in str(error.value)
+    assert len(set(map(tuple, seen))) == 2
+
+
+def test_crops_that_cannot_be_read_are_skipped_and_counted(make_settings, monkeypatch):
+    load = TrainingSettings.load_rows
+
+    def with_a_bad_crop(self, split):
+        table = load(self, split).cast_column("image", datasets.Image(decode=False)).to_list()
+        if split == "train":
+            table[5]["image"] = {"bytes": b"no picture", "path": None}
+        features = load(self, split).features
+        return datasets.Dataset.from_list(table, features=features)
+
+    monkeypatch.setattr(TrainingSettings, "load_rows", with_a_bad_crop)
+    history = train.main(make_settings(on_bad_image="skip"))
+    assert [epoch["unreadable_crops"] for epoch in history] == [1, 1]
+    with pytest.raises(ValueError, match="`rows` must hold readable images, got 'train_00005"):
+        train.main(make_settings(output_dir="other"))
 
 
 def test_weights_that_explode_in_the_last_step_are_not_kept(make_settings):
