@@ -6,26 +6,36 @@
 Recognition is reported at the threshold 0.5 and, beside it, at calibrated thresholds: those that
 the checkpoint stores, or those that `--calibrate_on validation` chooses now.
 
-Retrieval protocol: each distinct vector of the evaluated attributes is one query, the gallery is
-the whole split, and the images with exactly that vector are relevant.
+Retrieval, exact categories: each distinct vector of the evaluated attributes is one query, the
+gallery is the whole split, and the images with exactly that vector are relevant. Partial queries:
+up to 500 queries for each of 1, 2, 3 and 5 attributes, drawn from what random images of the gallery
+have; relevant are all images with the named attributes, whatever else they have.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
-from clear_par.datasets_scripts.retrieval_protocols import retrieval_split, unseen_categories
+from clear_par.attributes_clear import PRESENT
+from clear_par.datasets_scripts.retrieval_protocols import (
+    RetrievalSplit,
+    retrieval_split,
+    unseen_categories,
+)
 from clear_par.metrics.calibration import CRITERIA
 from clear_par.modeling_clear import ClearModel
+from clear_par.peft_clear import active_adapter_config
 from clear_par.processing_clear import ClearProcessor
 from clear_par.reporting.adapter import load_adapter, require_same_attributes
 from clear_par.reporting.calibration import calibrate, require_storable, store_calibration
-from clear_par.reporting.figures import draw_attributes, draw_retrieval
+from clear_par.reporting.embedding_map import draw_map, require_scikit_learn
+from clear_par.reporting.figures import draw_attribute_precision, draw_attributes, draw_retrieval
 from clear_par.reporting.markdown import report_markdown
 from clear_par.reporting.provenance import provenance
 from clear_par.reporting.recognition import recognition_report
@@ -33,15 +43,14 @@ from clear_par.reporting.reliability import draw_reliability
 from clear_par.reporting.retrieval import (
     Scorer,
     chosen_queries,
-    cosine_scorer,
-    likelihood_scorer,
-    random_scorer,
+    plotted_queries,
     retrieval_report,
 )
+from clear_par.reporting.retrieval_gallery import ADAPTER, EvaluatedGallery
 from clear_par.training.checkpoint import load_checkpoint
 from clear_par.training.crops import PersonCrops, labels_of
 from clear_par.training.evaluation import crop_loader, predict
-from clear_par.training.queries import embed_texts, full_rows, known_columns
+from clear_par.training.queries import full_rows, known_columns
 from clear_par.training.run_folder import write_whole
 from clear_par.training.settings import (
     DataSettings,
@@ -50,6 +59,9 @@ from clear_par.training.settings import (
     parse_command_line,
     public_name,
 )
+
+Picture = Callable[[Path], None]  # draws into a file
+Pictures = dict[str, Picture]  # name of the file -> what draws it
 
 
 @dataclass
@@ -64,6 +76,13 @@ class EvaluationSettings(DataSettings):
     seen_split: str = option("train+validation", "Categories of these splits are not unseen.")
     output_dir: str = option("reports/clear", "Folder of report.json, report.md and the pictures.")
     batch_size: int = option(128, "Crops per step.")
+    fusion_weight: float | None = option(
+        None, "Weight of the classifier's evidence beside the cosine; None: the adapter's, 0: none."
+    )
+    num_partial: int = option(500, "Partial queries of each size, at most; 0: none.")
+    figures: bool = option(
+        False, "Draw the joint space (needs scikit-learn) and each attribute's precision as well."
+    )
     calibrate_on: str | None = option(
         None, "Split that thresholds are chosen on, not the one reported; None: the stored ones."
     )
@@ -79,6 +98,8 @@ class EvaluationSettings(DataSettings):
     def __post_init__(self):
         super().__post_init__()
         self._require_positive("batch_size")
+        if (self.fusion_weight or 0) < 0:
+            raise ValueError(f"`fusion_weight` must not be negative, got {self.fusion_weight}.")
         for name, values in (("calibration", CRITERIA), ("interval_by", ("images", "persons"))):
             if getattr(self, name) not in values:
                 raise ValueError(f"`{name}` must be one of {values}, got {getattr(self, name)!r}.")
@@ -131,8 +152,12 @@ def load_inputs(settings: EvaluationSettings) -> Inputs:
     known = processor.schema.attributes
     require_same_attributes("checkpoint", settings.checkpoint, known, schema.attributes)
     seen_labels = None
+    if settings.figures:
+        require_scikit_learn()
     if settings.adapter is not None:
         load_adapter(model, processor, settings.adapter)
+        if settings.fusion_weight is not None:
+            active_adapter_config(model).fusion_weight = settings.fusion_weight
         seen_labels = labels_of(settings.load_rows(settings.seen_split))
     if settings.store_thresholds:
         require_storable(settings.checkpoint)
@@ -160,11 +185,11 @@ def evaluate(inputs: Inputs, settings: EvaluationSettings) -> dict:
     logits, features = outputs(crops)
     report = provenance(settings, len(crops), accelerator.num_processes)
     report["recognition"] = evaluate_recognition(inputs, logits, calibration, settings.interval_by)
-    sheet = None
+    pictures = {}
     if inputs.seen_labels is not None:
-        report["retrieval"], sheet = evaluate_retrieval(inputs, logits, features)
+        report["retrieval"], pictures = evaluate_retrieval(inputs, logits, features, settings)
     if accelerator.is_main_process:
-        write_report(Path(settings.output_dir), report, sheet)
+        write_report(Path(settings.output_dir), report, pictures)
         if settings.store_thresholds:
             store_calibration(settings.checkpoint, calibration)
     return report
@@ -218,48 +243,57 @@ def evaluate_recognition(
 
 
 def evaluate_retrieval(
-    inputs: Inputs, logits: torch.Tensor, features: torch.Tensor
-) -> tuple[dict, dict]:
-    """Rank the gallery for every category by the adapter, by the classifier and at random.
+    inputs: Inputs, logits: torch.Tensor, features: torch.Tensor, settings: EvaluationSettings
+) -> tuple[dict, Pictures]:
+    """Rank the gallery for whole categories and for partial queries, in every way there is.
 
     Args:
         logits: (gallery, attributes). features: (gallery, feature_dim).
-    Returns: the report, and what `draw_retrieval` shows of it.
     """
     labels, processor = inputs.crops.labels.numpy(), inputs.processor
-    columns = known_columns([labels, inputs.seen_labels], processor.schema)
+    schema, gallery = (
+        processor.schema,
+        EvaluatedGallery.of(inputs.model, processor, labels, logits, features),
+    )
+    columns = known_columns([labels, inputs.seen_labels], schema, settings.category_attributes)
     split = retrieval_split(labels, columns)
     unseen = unseen_categories(split.queries, inputs.seen_labels, columns)
-    rows = full_rows(split.queries, columns, processor.schema.num_attributes)
-    query_embeds, image_embeds = embed(inputs, rows, features)
-    scorers = {
-        "CLEAR adapter": cosine_scorer(query_embeds, image_embeds),
-        "classifier likelihood": likelihood_scorer(split, logits[:, columns]),
-        "random": random_scorer(len(features)),
-    }
+    rows = full_rows(split.queries, columns, schema.num_attributes)
+    scorers = gallery.scorers(rows)
     report = {
         "num_queries": len(split.queries),
         "num_unseen": int(unseen.sum()),
         "gallery_size": len(features),
         "query_kind": processor.query_kind,
-        "query_attributes": [processor.schema.attributes[column] for column in columns],
+        "fusion_weight": active_adapter_config(inputs.model).fusion_weight,
+        "query_attributes": [schema.attributes[column] for column in columns],
         "rows": retrieval_report(scorers, split, unseen),
+        "partial": gallery.partial_report(settings.num_partial),
+        "attributes": gallery.attribute_report(),
     }
     chosen = chosen_queries(split)
-    return report, top_sheet(inputs, rows, split.relevance(chosen), chosen, scorers)
+    sheet = top_sheet(inputs, rows, split.relevance(chosen), chosen, scorers)
+    pictures = {"retrieval.png": partial(draw_retrieval, **sheet)}
+    if settings.figures:
+        pictures["embedding_map.png"] = map_picture(gallery, split, rows)
+        if report["attributes"]:
+            found = report["attributes"]
+            pictures["attribute_precision.png"] = partial(draw_attribute_precision, found)
+    return report, pictures
 
 
-@torch.no_grad()
-def embed(
-    inputs: Inputs, queries: np.ndarray, features: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Joint space: label rows -> (queries, embed_dim), features -> (gallery, embed_dim)."""
-    model = inputs.model
-    said = {"query_attributes": torch.from_numpy(queries).to(model.device)}
-    if inputs.processor.query_kind != "hard":
-        said["text_embeds"] = embed_texts(model, inputs.processor, queries)
-    images = model.get_image_features(features=features.to(model.device))
-    return model.get_query_features(**said), images
+def map_picture(gallery: EvaluatedGallery, split: RetrievalSplit, rows: np.ndarray) -> Picture:
+    """The joint space with ten queries and up to twenty images of each."""
+    plotted = plotted_queries(split)
+    queries = rows[[numbers[0] for numbers in plotted]]
+    embeds = gallery.image_embeds.cpu().numpy()
+    schema = gallery.processor.schema
+    return partial(
+        draw_map,
+        gallery.query_embeds(queries).cpu().numpy(),
+        [embeds[numbers[1:]] for numbers in plotted],
+        [schema.describe(q) if (q == PRESENT).any() else "nothing of all" for q in queries],
+    )
 
 
 def top_sheet(
@@ -277,7 +311,7 @@ def top_sheet(
     """
     texts, results = [], []
     for number, relevant in zip(chosen, relevance, strict=True):
-        scores = scorers["CLEAR adapter"](np.array([number]))[0]
+        scores = scorers[ADAPTER](np.array([number]))[0]
         best = np.argsort(-scores, kind="stable")[:count]
         found = [
             (inputs.crops.rows[int(i)]["image"], bool(relevant[i]), f"{rank}: {scores[i]:.2f}")
@@ -289,7 +323,7 @@ def top_sheet(
     return {"queries": texts, "results": results}
 
 
-def write_report(output: Path, report: dict, sheet: dict | None) -> None:
+def write_report(output: Path, report: dict, pictures: Pictures) -> None:
     """Write pictures and texts, each whole or not at all; a number that is none is an error."""
     text = json.dumps(report, indent=2, allow_nan=False) + "\n"
     output.mkdir(parents=True, exist_ok=True)
@@ -297,8 +331,8 @@ def write_report(output: Path, report: dict, sheet: dict | None) -> None:
     draw_attributes(recognition["attributes"], output / "attributes.png")
     errors = {n: s["expected_calibration_error"] for n, s in recognition["sets"].items()}
     draw_reliability(recognition["reliability"], errors, output / "reliability.png")
-    if sheet is not None:
-        draw_retrieval(**sheet, path=output / "retrieval.png")
+    for name, draw in pictures.items():
+        draw(path=output / name)
     write_whole(output / "report.md", report_markdown(report))
     write_whole(output / "report.json", text)
 

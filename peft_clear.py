@@ -361,7 +361,10 @@ def adapter_evidence(model: nn.Module, queries: np.ndarray, logits: torch.Tensor
         (queries, gallery).
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    schema = AttributeSchema.from_dict(active_adapter_config(model).schema)
+    config = active_adapter_config(model)
+    if config.schema is None:
+        raise ValueError("`schema` of the adapter must say what its attributes mean, got None.")
+    schema = AttributeSchema.from_dict(config.schema)
     places = {name: place for place, name in base.config.id2label.items()}
     shared = [name for name in schema.attributes if name in places]
     queries = np.asarray(queries)[:, [schema.index(name) for name in shared]]

@@ -99,6 +99,30 @@ def _draw_crop(axis, image: Image.Image, is_right: bool | None, caption: str) ->
         spine.set(color=colour, linewidth=3)
 
 
+def draw_attribute_precision(rows: list[dict], path: Path, columns: int = 3) -> None:
+    """Average precision of each attribute asked for alone; a tick at its share, which is chance.
+
+    Args:
+        rows: {"attribute", "share", "average_precision"} of each, at least one.
+    """
+    rows = sorted(rows, key=itemgetter("average_precision"), reverse=True)
+    longest = -(-len(rows) // columns)
+    size = (4.2 * columns, 0.2 * longest + 1.2)
+    figure, axes = pyplot.subplots(1, columns, figsize=size, squeeze=False, layout="constrained")
+    for number, axis in enumerate(axes[0]):
+        part = rows[number * longest : (number + 1) * longest]
+        places = range(0, -len(part), -1)
+        bars = axis.barh(places, [100 * row["average_precision"] for row in part], color="tab:blue")
+        axis.bar_label(bars, fmt="%.0f", fontsize=8, padding=3)
+        shares = [100 * row["share"] for row in part]
+        axis.scatter(shares, places, marker="|", color="black", s=30, zorder=3)
+        axis.set_yticks(places, [row["attribute"] for row in part], fontsize=8)
+        axis.set(xlim=(0, 112), ylim=(0.6 - longest, 0.6), xlabel="average precision (%)")
+        axis.spines[["left", "top", "right"]].set_visible(False)
+    figure.suptitle("One attribute asked for; black tick: share of the gallery", fontsize=10)
+    save_figure(figure, path)
+
+
 def draw_recognition(
     crops: list[tuple[Image.Image, list[tuple[str, bool | None]]]], path: Path, columns: int = 4
 ) -> None:

@@ -5,8 +5,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
+from ..attributes_clear import ABSENT, PRESENT, UNKNOWN, AttributeSchema
 from ..datasets_scripts.retrieval_protocols import RetrievalSplit
-from ..metrics.person_retrieval.person_retrieval import mean_over_queries, query_metrics
+from ..metrics.person_retrieval.person_retrieval import (
+    mean_over_queries,
+    query_metrics,
+    retrieval_metrics,
+)
 
 BLOCK = 256  # queries whose scores are held at once
 Scorer = Callable[[np.ndarray], np.ndarray]  # query numbers (queries,) -> scores (queries, gallery)
@@ -38,25 +43,48 @@ def score_blocks(scorer: Scorer, split: RetrievalSplit) -> Iterator[tuple[np.nda
         yield scorer(numbers), split.relevance(numbers)
 
 
+def partial_row(scorer: Scorer, relevance: np.ndarray) -> dict[str, float]:
+    """Metrics of queries with any relevance, (queries, gallery) bool; BLOCK queries at a time."""
+    starts = range(0, len(relevance), BLOCK)
+    parts = [np.arange(start, min(start + BLOCK, len(relevance))) for start in starts]
+    return retrieval_metrics((scorer(numbers), relevance[numbers]) for numbers in parts)
+
+
+def single_attribute_rows(
+    labels: np.ndarray, schema: AttributeSchema
+) -> tuple[list[int], np.ndarray]:
+    """Attributes that some images have, some lack and all know, and a query for each alone.
+
+    Shape: labels (images, attributes) -> numbers of the attributes, (that many, attributes).
+    """
+    is_known = (labels != UNKNOWN).all(axis=0)
+    shares = (labels == PRESENT).mean(axis=0)
+    columns = np.flatnonzero(is_known & (shares > 0) & (shares < 1)).tolist()
+    rows = [schema.query_values([schema.attributes[column]]) for column in columns]
+    return columns, np.array(rows, dtype=np.int64).reshape(-1, labels.shape[1])
+
+
 def cosine_scorer(query_embeds: torch.Tensor, image_embeds: torch.Tensor) -> Scorer:
     """CLEAR: cosine of unit vectors (queries, embed_dim) and (gallery, embed_dim)."""
     queries, images = query_embeds.cpu().numpy(), image_embeds.cpu().numpy()
     return lambda numbers: queries[numbers] @ images.T
 
 
-def likelihood_scorer(split: RetrievalSplit, logits: torch.Tensor) -> Scorer:
-    """The classifier's log-likelihood of the whole query: the product of its attributes'.
+def likelihood_scorer(rows: np.ndarray, logits: torch.Tensor) -> Scorer:
+    """The classifier's log-likelihood of all that a query says: the product of its attributes'.
 
     Args:
-        logits: (gallery, attributes of the query).
+        rows: (queries, attributes) of 1, 0 and -100. logits: (gallery, attributes).
     """
     logits = logits.double()
     log_present = torch.nn.functional.logsigmoid(logits).numpy()
     log_absent = torch.nn.functional.logsigmoid(-logits).numpy()
 
     def score(numbers: np.ndarray) -> np.ndarray:
-        wanted = split.queries[numbers].astype(np.float64)
-        return wanted @ log_present.T + (1 - wanted) @ log_absent.T
+        wanted, unwanted = (
+            (rows[numbers] == label).astype(np.float64) for label in (PRESENT, ABSENT)
+        )
+        return wanted @ log_present.T + unwanted @ log_absent.T
 
     return score
 
@@ -69,6 +97,18 @@ def random_scorer(gallery_size: int, seed: int = 0) -> Scorer:
         return rng.random((len(numbers), gallery_size))
 
     return score
+
+
+def plotted_queries(split: RetrievalSplit, count: int = 10, images: int = 20) -> list[np.ndarray]:
+    """The images of the queries that are plotted: number of each query, then of its images.
+
+    The most frequent categories, and of each the first images of the gallery.
+    """
+    sizes = np.bincount(split.gallery_categories)
+    chosen = np.argsort(-sizes, kind="stable")[:count]
+    return [
+        np.r_[query, np.flatnonzero(split.gallery_categories == query)[:images]] for query in chosen
+    ]
 
 
 def chosen_queries(split: RetrievalSplit, count: int = 5, least: int = 5) -> np.ndarray:

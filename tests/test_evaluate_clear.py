@@ -5,6 +5,7 @@ import math
 import shlex
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -30,15 +31,18 @@ from clear_par.modeling_clear import ClearModel
 from clear_par.peft_clear import save_adapter
 from clear_par.processing_clear import ClearProcessor
 from clear_par.reporting.calibration import require_storable, store_calibration
+from clear_par.reporting.figures import draw_retrieval
 from clear_par.reporting.markdown import report_markdown
 from clear_par.reporting.provenance import command_of
 from clear_par.reporting.recognition import attribute_sets
 from clear_par.reporting.retrieval import chosen_queries, random_scorer
 from clear_par.training.crops import PersonCrops
+from clear_par.training.queries import partial_queries
 
 SCHEMA = AttributeSchema.from_json(SCHEMA_FILE)
 SIZES = {"train_size": 60, "validation_size": 10, "test_size": 48, "width": 32, "height": 64}
 WORDS = "a man woman adult person with long hair wearing shoes sneakers sandals shorts carrying , ."
+METHODS = ["CLEAR adapter", "classifier likelihood", "classifier likelihood by choices", "random"]
 FILES = ["attributes.png", "reliability.png", "report.json", "report.md", "retrieval.png"]
 
 
@@ -94,6 +98,7 @@ def checkpoint(save_checkpoint) -> tuple[str, str]:
 def make_settings(checkpoint, folder):
     def make(**changes) -> EvaluationSettings:
         usual = {"dataset": "synthetic", "dataset_options": json.dumps(SIZES), "batch_size": 20}
+        usual["num_partial"] = 30
         usual |= {"checkpoint": checkpoint[0], "adapter": checkpoint[1]}
         return EvaluationSettings(**{**usual, "output_dir": str(folder / "report"), **changes})
 
@@ -265,9 +270,7 @@ def test_protocol_is_one_query_for_each_vector(report, protocol):
     assert retrieval["gallery_size"] == len(gallery) == 48
     assert retrieval["query_kind"] == "soft+hard"
     assert [(row["method"], row["queries"]) for row in retrieval["rows"]] == [
-        (method, queries)
-        for method in ("CLEAR adapter", "classifier likelihood", "random")
-        for queries in ("all", "unseen")
+        (method, queries) for method in METHODS for queries in ("all", "unseen")
     ]
 
 
@@ -338,6 +341,63 @@ def test_ranking_equals_plain_loops(report, outputs, protocol, method, score):
         )
         assert row["num_queries"] == len(numbers)
         assert {key: row[key] for key in expected} == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_partial_queries_equal_plain_loops(report, outputs, rows, size):
+    """Drawn as documented, every image with the named attributes relevant, ranked by cosine."""
+    model, processor, _, image_embeds = outputs
+    labels = rows["test"]["labels"]
+    queries, relevance = partial_queries(np.array(labels), SCHEMA, size, 30)
+    entry = {(row["method"], row["size"]): row for row in report["retrieval"]["partial"]}
+    entry = entry["CLEAR adapter", size]
+    assert entry["num_queries"] == len(queries) == 30
+    assert entry["num_queries_without_relevant"] == 0
+    assert len({tuple(query) for query in queries.tolist()}) == len(queries)
+    precisions = []
+    for query, relevant in zip(queries, relevance, strict=True):
+        named = [c for c, value in enumerate(query) if value == 1]
+        assert len(named) == size
+        assert all((image[c] >= 0) for image in labels for c in named)
+        assert relevant.tolist() == [all(image[c] == 1 for c in named) for image in labels]
+        with torch.no_grad():
+            inputs = processor(labels=query[None], return_tensors="pt")
+            scores = (image_embeds @ model.get_query_features(**inputs)[0]).tolist()
+        order = sorted(range(len(scores)), key=lambda i: -scores[i])
+        ranks = [rank for rank, i in enumerate(order, 1) if relevant[i]]
+        precisions.append(sum(n / r for n, r in enumerate(ranks, 1)) / len(ranks))
+    mean = sum(precisions) / len(precisions)
+    assert entry["mean_average_precision"] == pytest.approx(mean, abs=2e-3)
+
+
+def test_attributes_are_asked_for_alone(report, rows):
+    labels = np.array(rows["test"]["labels"])
+    found = report["retrieval"]["attributes"]
+    for entry in found:
+        column = labels[:, SCHEMA.index(entry["attribute"])]
+        assert (column >= 0).all()
+        assert 0 < entry["positives"] == (column == 1).sum() < 48
+        assert entry["share"] == pytest.approx(entry["positives"] / 48)
+        assert 0 < entry["average_precision"] <= 1
+    columns = [SCHEMA.index(entry["attribute"]) for entry in found]
+    assert columns == sorted(columns)
+    assert len(columns) > 40
+
+
+def test_figures_and_evidence_are_options(make_settings, tmp_path, monkeypatch):
+    settings = make_settings(figures=True, fusion_weight=3.0, output_dir=str(tmp_path / "report"))
+    report = evaluate_clear.main(settings)
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert names == {*FILES, "attribute_precision.png", "embedding_map.png"}
+    assert report["retrieval"]["fusion_weight"] == 3.0
+    for entries in ("rows", "partial"):
+        methods = list(dict.fromkeys(row["method"] for row in report["retrieval"][entries]))
+        assert methods == [METHODS[0], "CLEAR adapter with evidence", *METHODS[1:]]
+    monkeypatch.setattr("clear_par.reporting.embedding_map.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="`figures` must be false without scikit-learn"):
+        evaluate_clear.load_inputs(settings)
+    with pytest.raises(ValueError, match="`fusion_weight` must not be negative"):
+        make_settings(fusion_weight=-1.0)
 
 
 def test_random_ranking_is_what_shuffling_gives(report, protocol):
@@ -535,7 +595,7 @@ def tables_of(text: str) -> list[list[list[str]]]:
 
 def test_markdown_repeats_the_numbers_in_percent(report, folder):
     text = (folder / "report/report.md").read_text()
-    recognition, retrieval, attributes = tables_of(text)
+    recognition, retrieval, few, attributes = tables_of(text)
     scores = report["recognition"]["sets"]["colours"]
     keys = ("mean_accuracy", "instance_accuracy", "instance_precision", "instance_recall")
     expected = [f"{100 * scores[key]:.2f}" for key in (*keys, "instance_f1")]
@@ -547,6 +607,7 @@ def test_markdown_repeats_the_numbers_in_percent(report, folder):
     best = report["retrieval"]["rows"][1]
     assert retrieval[2][:2] == ["CLEAR adapter", f"unseen ({report['retrieval']['num_unseen']})"]
     assert float(retrieval[2][2]) == pytest.approx(100 * best["mean_average_precision"], abs=0.005)
+    assert [row[0] for row in few[1:]] == METHODS
     assert [row[0] for row in attributes[1:]] == list(SCHEMA.attributes)
     assert "nan" not in text.lower().replace("carryingnothing", "")
     for name in ("attributes.png", "reliability.png", "retrieval.png"):
@@ -654,12 +715,12 @@ def test_a_failure_leaves_no_half_file(report, tmp_path, monkeypatch):
         def convert(self, mode):
             raise OSError("broken image")
 
-    sheet = {"queries": ["a man"], "results": [[(Broken(), True, "1")]]}
+    sheet = partial(draw_retrieval, ["a man"], [[(Broken(), True, "1")]])
     with pytest.raises(OSError, match="broken image"):
-        evaluate_clear.write_report(tmp_path / "a", report, sheet)
+        evaluate_clear.write_report(tmp_path / "a", report, {"retrieval.png": sheet})
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == FILES[:2]
     with pytest.raises(ValueError, match="JSON compliant"):
-        evaluate_clear.write_report(tmp_path / "b", {**report, "num_images": math.nan}, None)
+        evaluate_clear.write_report(tmp_path / "b", {**report, "num_images": math.nan}, {})
     assert not (tmp_path / "b").exists()
 
 
@@ -670,7 +731,7 @@ def test_a_picture_that_cannot_be_written_leaves_nothing(report, tmp_path, monke
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
     with pytest.raises(OSError, match="disk full"):
-        evaluate_clear.write_report(tmp_path / "report", report, None)
+        evaluate_clear.write_report(tmp_path / "report", report, {})
     assert list((tmp_path / "report").iterdir()) == []
 
 

@@ -9,20 +9,28 @@ import torch
 from PIL import Image
 
 from clear_par.attributes_clear import AttributeSchema
-from clear_par.datasets_scripts.retrieval_protocols import retrieval_split
+from clear_par.datasets_scripts.retrieval_protocols import RetrievalSplit, retrieval_split
 from clear_par.metrics.person_attribute_recognition.person_attribute_recognition import (
     recognition_metrics,
 )
-from clear_par.reporting.figures import draw_attributes, draw_recognition, draw_retrieval
+from clear_par.reporting.embedding_map import draw_map, plane
+from clear_par.reporting.figures import (
+    draw_attribute_precision,
+    draw_attributes,
+    draw_recognition,
+    draw_retrieval,
+)
 from clear_par.reporting.markdown import percent, recognition_notes, report_markdown
 from clear_par.reporting.recognition import attribute_rows, attribute_sets, recognition_report
 from clear_par.reporting.reliability import draw_reliability
 from clear_par.reporting.retrieval import (
     cosine_scorer,
     likelihood_scorer,
+    plotted_queries,
     random_scorer,
     retrieval_report,
     score_blocks,
+    single_attribute_rows,
 )
 
 
@@ -146,11 +154,66 @@ def gallery():
 
 def test_likelihood_is_the_product_over_attributes(gallery):
     split, logits = gallery
-    scores = likelihood_scorer(split, logits)(np.array([0, 2]))
-    for row, query in zip(scores, split.queries[[0, 2]], strict=True):
+    queries = split.queries.astype(int)
+    queries[2, 1] = -100  # unsaid: any value will do
+    scores = likelihood_scorer(queries, logits)(np.array([0, 2]))
+    for row, query in zip(scores, queries[[0, 2]], strict=True):
         for score, image in zip(row, torch.sigmoid(logits).tolist(), strict=True):
-            product = np.prod([p if q else 1 - p for p, q in zip(image, query, strict=True)])
+            factors = {1: lambda p: p, 0: lambda p: 1 - p, -100: lambda p: 1.0}
+            product = np.prod([factors[q](p) for p, q in zip(image, query, strict=True)])
             assert np.exp(score) == pytest.approx(product)
+
+
+def test_attributes_asked_for_alone_are_known_and_told_apart():
+    schema = AttributeSchema.from_names(["a", "b", "c", "d"])
+    labels = np.array([[1, 1, 0, 1], [0, 1, 0, -100], [1, 1, 0, 0]])
+    columns, rows = single_attribute_rows(labels, schema)
+    assert columns == [0]
+    assert rows.tolist() == [[1, -100, -100, -100]]
+
+
+def test_plotted_queries_are_the_most_frequent_with_their_first_images():
+    categories = np.array([0, 1, 1, 2, 1, 2, 1])
+    split = RetrievalSplit(np.eye(3, dtype=np.int8), categories)
+    found = plotted_queries(split, count=2, images=3)
+    assert [numbers.tolist() for numbers in found] == [[1, 1, 2, 4], [2, 3, 5]]
+
+
+def test_the_plane_keeps_neighbours_together_and_repeats_itself(tmp_path):
+    rng = np.random.default_rng(0)
+    centres = np.eye(3, 8)
+    groups = [centre + 0.05 * rng.normal(size=(12, 8)) for centre in centres]
+    points = plane(np.concatenate(groups)).reshape(3, 12, 2)
+    spread = np.linalg.norm(points - points.mean(axis=1, keepdims=True), axis=2).max()
+    between = [np.linalg.norm(points[a].mean(0) - points[b].mean(0)) for a, b in ((0, 1), (1, 2))]
+    assert min(between) > spread
+    assert np.array_equal(plane(np.concatenate(groups)).reshape(3, 12, 2), points)
+    draw_map(centres, groups, ["a man", "a woman " * 30, "x"], tmp_path / "map.png")
+    with Image.open(tmp_path / "map.png") as picture:
+        assert picture.size[0] > 500
+
+
+def test_without_scikit_learn_the_map_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("clear_par.reporting.embedding_map.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"`figures` must be false without scikit-learn.*pip inst"):
+        plane(np.eye(4))
+
+
+def test_attribute_precision_is_drawn_best_first_with_its_chance(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "clear_par.reporting.figures.save_figure", lambda figure, path: drawn.append(figure)
+    )
+    rows = [
+        {"attribute": f"a{n}", "share": n / 20, "average_precision": n / 10} for n in range(1, 8)
+    ]
+    draw_attribute_precision(rows, tmp_path / "x.png")
+    labels = [[text.get_text() for text in axis.get_yticklabels()] for axis in drawn[0].axes]
+    assert labels == [["a7", "a6", "a5"], ["a4", "a3", "a2"], ["a1"]]
+    widths = [bar.get_width() for axis in drawn[0].axes for bar in axis.patches]
+    assert widths == pytest.approx([70, 60, 50, 40, 30, 20, 10])
+    ticks = [x for axis in drawn[0].axes for x, _ in axis.collections[0].get_offsets()]
+    assert ticks == pytest.approx([35, 30, 25, 20, 15, 10, 5])
 
 
 def test_blocks_cover_every_query_once_with_its_relevance(gallery, monkeypatch):
@@ -199,6 +262,11 @@ def test_markdown_holds_every_table(schema, recognised, gallery):
     assert widths.count(9) == 2 + 2  # retrieval: header, rule, all and unseen
     assert widths.count(10) == 2 + 105
     assert any("1,106" in line for line in lines)
+    partial = {"mean_average_precision": 0.125, "rank_1": 0.5, "num_queries": 7}
+    report["retrieval"]["partial"] = [{"method": "m", "size": size, **partial} for size in (1, 2)]
+    lines = report_markdown(report).splitlines()
+    assert "| ranking by | 1 (7 queries) | 2 (7 queries) |" in lines
+    assert "| m | 12.50 / 50.00 | 12.50 / 50.00 |" in lines
 
     report["recognition"] = {
         **recognition_report(*recognised, schema, np.full(105, 0.25)),

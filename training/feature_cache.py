@@ -154,4 +154,5 @@ class FrozenFeatures:
 
 
 def _plain(value):
-    return dict(value) if hasattr(value, "items") else value
+    """A setting of the image processor as JSON has it."""
+    return dict(value.items()) if hasattr(value, "items") else list(value)

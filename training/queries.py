@@ -18,23 +18,24 @@ from ..processing_clear import ClearProcessor
 from .tensor_store import TensorStore
 
 
-def known_columns(labels: list[np.ndarray], schema: AttributeSchema) -> list[int]:
-    """The evaluated attributes that are known for every image: only these define categories.
+def known_columns(
+    labels: list[np.ndarray], schema: AttributeSchema, category_attributes: str = "evaluated"
+) -> list[int]:
+    """The attributes that define categories: those that are known for every image.
 
     Args:
         labels: of each split, (images, attributes) of 1, 0 and -100.
+        category_attributes: "evaluated", or "all" of the schema, as in SAL's protocol on PETA.
     Raises: ValueError when there is none.
     """
-    known = np.concatenate(labels)[:, schema.evaluated_indices] != UNKNOWN
-    columns = [
-        index
-        for index, column in zip(schema.evaluated_indices, known.T, strict=True)
-        if column.all()
-    ]
+    is_all = category_attributes == "all"
+    candidates = range(schema.num_attributes) if is_all else schema.evaluated_indices
+    is_known = (np.concatenate(labels) != UNKNOWN).all(axis=0)
+    columns = [index for index in candidates if is_known[index]]
     if not columns:
         raise ValueError(
-            f"`dataset` must have an evaluated attribute of {schema.name!r} that is known for "
-            "every image, got none."
+            f"`dataset` must have an attribute of {schema.name!r} that is known for every image "
+            f"among `category_attributes` {category_attributes!r}, got none."
         )
     return columns
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 from peft import get_peft_model
 from torch import nn
 from torch.utils.data import DataLoader
@@ -63,9 +64,11 @@ class RetrievalStage(Stage):
             folder = cache_folder(settings.cache_features)
             self.texts = TextCache(self.base, self.processor, folder)
         crops = [self._load_crops(s) for s in (settings.train_split, settings.validation_split)]
-        self.columns = known_columns([c.labels.numpy() for c in crops], self.schema)
+        labels = [c.labels.numpy() for c in crops]
+        self.columns = known_columns(labels, self.schema, settings.category_attributes)
         self._prepare_training(crops[0])
         self._prepare_validation(crops[1])
+        set_seed(settings.seed)  # what was found in a cache has drawn nothing
         self.model = get_peft_model(self.base, config)
         self._prepare_regulariser()
 
