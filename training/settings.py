@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from datasets import Dataset
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import HfArgumentParser
 
 from ..adapter_config_clear import ATTRIBUTE_ENCODINGS
@@ -45,12 +47,17 @@ class DataSettings:
     dataset_options: str = option(
         "{}", "Options of the builder as JSON, such as '{\"allow_partial\": true}'."
     )
+    category_attributes: str = option(
+        "evaluated",
+        "Whose values make a person category: the evaluated attributes, or all (SAL's protocol).",
+    )
     cache_images: bool = option(
         True, "Keep resized crops in memory: 25 kB each at 128 x 64; off for very large data sets."
     )
 
     def __post_init__(self):
         self._require_json_object("dataset_options", '{"allow_partial": true}')
+        self._require_one_of("category_attributes", ("evaluated", "all"))
 
     def _require_json_object(self, name: str, example: str) -> None:
         try:
@@ -62,6 +69,10 @@ class DataSettings:
                 f"`{name}` must be a JSON object, got {getattr(self, name)!r}. Write it like "
                 f"'{example}'."
             )
+
+    def _require_one_of(self, name: str, values: tuple[str, ...]) -> None:
+        if getattr(self, name) not in values:
+            raise ValueError(f"`{name}` must be one of {values}, got {getattr(self, name)!r}.")
 
     def _require_positive(self, *names: str) -> None:
         for name in names:
@@ -256,6 +267,10 @@ class TrainingSettings(DataSettings):
     report_to: str = option(
         "auto", "tensorboard, wandb or none; auto: TensorBoard where it is installed."
     )
+    push_to_hub: str | None = option(
+        None, "Hub id, such as owner/name, that the finished run is pushed to; None: not pushed."
+    )
+    hub_private: bool = option(True, "Whether a new Hub repository is private.")
 
     def __post_init__(self):
         self._require_one_of("stage", ("recognition", "retrieval"))
@@ -285,13 +300,11 @@ class TrainingSettings(DataSettings):
                 f"`feature_views` must be at least 1, got {self.feature_views}; a new view in each "
                 'epoch (0) needs `cache_features` "false".'
             )
+        if self.push_to_hub is not None:
+            require_repo_id("push_to_hub", self.push_to_hub)
         self._require_positive("gradient_accumulation_steps", "state_every", "keep_states")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"`layer_decay` must be in (0, 1], got {self.layer_decay}.")
-
-    def _require_one_of(self, name: str, values: tuple[str, ...]) -> None:
-        if getattr(self, name) not in values:
-            raise ValueError(f"`{name}` must be one of {values}, got {getattr(self, name)!r}.")
 
 
 def parse_command_line(
@@ -322,6 +335,16 @@ def recipe_of(arguments: Sequence[str] | None) -> str | None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe")
     return parser.parse_known_args(arguments)[0].recipe
+
+
+def require_repo_id(argument: str, repo_id: str) -> None:
+    """Raise ValueError when this cannot be a repository of the Hub."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(
+            f"`{argument}` must be a Hub id like owner/name, got {repo_id!r}: {error}"
+        ) from None
 
 
 def public_name(value):
