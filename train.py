@@ -23,10 +23,10 @@ from tqdm import tqdm
 from clear_par.training.averaging import WeightAverage
 from clear_par.training.health import require_finite_loss, require_finite_score
 from clear_par.training.optimization import build_optimizer, rate_share, set_rate
+from clear_par.training.publishing import complete_run
 from clear_par.training.recognition import RecognitionStage
 from clear_par.training.retrieval import RetrievalStage
 from clear_par.training.run_folder import (
-    finish_run,
     open_run,
     public_settings,
     write_records,
@@ -93,9 +93,10 @@ def main(settings: TrainingSettings) -> list[dict]:
             run.accelerator.end_training()
             return run.progress.history
         evaluate_epoch(run)
-    if run.accelerator.is_main_process:
-        finish_run(run.output, run.states, run.record)
     run.accelerator.end_training()
+    if run.accelerator.is_main_process:
+        history, score = run.progress.history, run.stage.selects_by
+        complete_run(run.output, run.states, settings, run.record, history, score)
     return run.progress.history
 
 

@@ -1,4 +1,4 @@
-"""A Hub of its own on this machine: data set repositories in memory, behind HTTP.
+"""A Hub of its own on this machine: repositories of data sets and models in memory, behind HTTP.
 
 A test file takes the fixture by `pytest_plugins = ["clear_par.tests.hub_endpoint"]`. Written after
 the requests that huggingface_hub makes: create, preupload, LFS batch and upload, commit, look-up,
@@ -18,15 +18,27 @@ import huggingface_hub
 import pytest
 from huggingface_hub import HfApi
 
+LARGE = (".parquet", ".safetensors", ".png")
+
 
 @dataclass
 class Repository:
     """files: path -> content. lfs: paths whose content came by LFS. commits: paths of each."""
 
     private: bool
+    kind: str = "dataset"
     files: dict[str, bytes] = field(default_factory=dict)
     lfs: set[str] = field(default_factory=set)
     commits: list[list[str]] = field(default_factory=list)
+
+    def oid(self, path: str) -> str | None:
+        """What git calls the content of a file; None without that file."""
+        if path not in self.files:
+            return None
+        content = self.files[path]
+        if path in self.lfs:
+            return hashlib.sha256(content).hexdigest()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
     @property
     def sha(self) -> str:
@@ -41,8 +53,10 @@ class HubEndpoint:
     """What the server knows.
 
     repositories: "owner/name" -> Repository. uploads: LFS uploads, by SHA-256, in order.
-    refuse: parts of addresses that are answered with 403, such as "/commit/".
+    refuse: parts of addresses that are answered with `refusal`, such as "/commit/".
     """
+
+    refusal = 403
 
     def __init__(self, url: str):
         self.url = url
@@ -55,13 +69,17 @@ class HubEndpoint:
         """A client that is logged in here."""
         return HfApi(endpoint=self.url, token="hf_of_a_test")
 
+    def address(self, kind: str, name: str) -> str:
+        return f"{self.url}/{'datasets/' if kind == 'dataset' else ''}{name}"
+
     def create(self, body: dict) -> tuple[int, dict]:
         name = f"{body['organization']}/{body['name']}"
-        answer = {"url": f"{self.url}/datasets/{name}"}
+        kind = body.get("type") or "model"
+        answer = {"url": self.address(kind, name)}
         if name in self.repositories:
-            return 409, {**answer, "error": "You already created this dataset repo"}
+            return 409, {**answer, "error": "You already created this repo"}
         is_private = body.get("private", body.get("visibility") == "private")
-        self.repositories[name] = Repository(private=is_private)
+        self.repositories[name] = Repository(is_private, kind)
         return 200, answer
 
     def commit(self, name: str, lines: list[dict]) -> tuple[int, dict]:
@@ -77,7 +95,7 @@ class HubEndpoint:
                 paths.append(value["path"])
         repository.commits.append(paths)
         sha = repository.sha
-        url = f"{self.url}/datasets/{name}/commit/{sha}"
+        url = f"{self.address(repository.kind, name)}/commit/{sha}"
         return 200, {"success": True, "commitUrl": url, "commitOid": sha, "hookOutput": ""}
 
     def batch(self, objects: list[dict]) -> tuple[int, dict]:
@@ -107,7 +125,7 @@ class HubEndpoint:
         """Status and content of one request; bytes are sent as they are."""
         parts = path.strip("/").split("/")
         if any(word in path for word in self.refuse):
-            return 403, {"error": "refused by the test"}
+            return self.refusal, {"error": "refused by the test"}
         if path == "/api/repos/create":
             return self.create(json.loads(body))
         if path == "/api/validate-yaml":
@@ -118,20 +136,21 @@ class HubEndpoint:
             return 200, {}
         if path.endswith(".git/info/lfs/objects/batch"):
             return self.batch(json.loads(body)["objects"])
-        if parts[:2] == ["api", "datasets"] and len(parts) >= 4:
-            return self._dataset(f"{parts[2]}/{parts[3]}", parts[4:], body)
+        if parts[0] == "api" and parts[1] in ("datasets", "models") and len(parts) >= 4:
+            return self._repository(f"{parts[2]}/{parts[3]}", parts[4:], body)
         if parts[0] == "datasets" and parts[3] == "resolve":
             repository = self.repositories[f"{parts[1]}/{parts[2]}"]
             return 200, repository.files["/".join(parts[5:])]
         return 404, {"error": f"no such address: {path}"}
 
-    def _dataset(self, name: str, rest: list[str], body: bytes) -> tuple[int, object]:
+    def _repository(self, name: str, rest: list[str], body: bytes) -> tuple[int, object]:
         if rest[:1] == ["preupload"]:
             modes = [
                 {
                     "path": f["path"],
-                    "uploadMode": "lfs" if f["path"].endswith(".parquet") else "regular",
+                    "uploadMode": "lfs" if f["path"].endswith(LARGE) else "regular",
                     "shouldIgnore": False,
+                    "oid": self.repositories[name].oid(f["path"]),
                 }
                 for f in json.loads(body)["files"]
             ]

@@ -112,11 +112,12 @@ def test_finished_run_has_everything_and_no_place_of_this_machine(finished):
     expected |= {"training_args.json", "training_curve.png", "modeling_clear.py", "peft_clear.py"}
     assert expected <= {path.name for path in (finished / "base").iterdir()}
     expected = {"adapter_model.safetensors", "adapter_config.json", "metrics.json"}
-    expected |= {"training_args.json", "training_curve.png"}
+    expected |= {"training_args.json", "training_curve.png", "README.md"}
     assert {path.name for path in (finished / "adapter").iterdir()} == expected
     for path in finished.glob("*/*.json"):
         assert re.findall(r'"/[^"]+"', path.read_text()) == [], path
-    assert {path.name for path in finished.iterdir()} == {"base", "adapter"}
+    curves = {"base.logs", "adapter.logs"}  # beside the runs, where TensorBoard is installed
+    assert {path.name for path in finished.iterdir()} - curves == {"base", "adapter"}
 
 
 def test_an_error_ends_the_program_with_its_message_last(start, tmp_path):
