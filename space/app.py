@@ -9,7 +9,11 @@ import os
 import signal
 import sys
 import tempfile
-import warnings
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 # Gradio reads these when it is imported: no visit is counted, uploads lie where they are deleted.
@@ -24,8 +28,7 @@ import gradio as gr
 import recognise_tab
 import uploads
 from engine import Crops, Engine
-from PIL import Image
-from visitors import Visitors, refuse
+from visitors import Visitors, refuse, unopened
 
 HERE = Path(__file__).resolve().parent
 SAMPLES = 12  # drawn crops that are offered in the first tab
@@ -34,25 +37,35 @@ WAITING = 64  # further requests are told to come back later
 LIFE = 1800  # seconds that a file lies at most, should the end of a session go unnoticed
 
 
-def drawn_crops(engine: Engine) -> Crops:
-    """The bundled gallery, embedded."""
-    return engine.read(uploads.read_crops([str(HERE / "drawn_crops.zip")], []))
+def bundled(engine: Engine, count: int | None = None, keep_pixels: bool = False) -> Crops:
+    """The drawn crops that come with the Space, or the first of them, embedded."""
+    images = uploads.read_crops([str(HERE / "drawn_crops.zip")], [])
+    return engine.read(islice(images, count), keep_pixels)
 
 
-def sample_crops(engine: Engine) -> Crops:
-    """The first drawn crops, ready for heat maps."""
-    names = uploads.read_crops([str(HERE / "drawn_crops.zip")], [])
-    return engine.read([next(names) for _ in range(SAMPLES)], keep_pixels=True)
+def soon(make: Callable[[], Crops]) -> Callable[[], Crops]:
+    """Start to make something beside the start of the page; whoever asks first waits for it."""
+    promise: Future[Crops] = Future()
+
+    def keep() -> None:
+        try:
+            promise.set_result(make())
+        except Exception as error:  # whoever asks gets it
+            promise.set_exception(error)
+
+    threading.Thread(target=keep, daemon=True).start()
+    return promise.result
 
 
-def add_api(engine: Engine, visitors: Visitors, drawn: Crops) -> None:
+def add_api(engine: Engine, visitors: Visitors, drawn: Callable[[], Crops]) -> None:
     """Two calls for programs: /recognise (a file) and /find (a text)."""
 
     def recognise_file(image: str, threshold: float | None, request: gr.Request) -> dict:
         visitors.remember(request, [image])
         with refuse():
-            crops = engine.read([(visitors.name_of(image), uploads.open_crop(image))])
+            crops = engine.read([(Path(image).name, uploads.open_crop(image))])
             (decoded,) = engine.decode(crops.logits, threshold)
+        visitors.release(request)
         return {name: {"value": v, "probability": p} for name, (v, p) in decoded.items()}
 
     def find_text(text: str, count: float) -> list[dict]:
@@ -60,11 +73,12 @@ def add_api(engine: Engine, visitors: Visitors, drawn: Crops) -> None:
             query, _ = find_tab.read_query(engine.schema, find_tab.WORDS, text, [])
             adapter = next(iter(engine.adapters))
             kind = engine.kinds(adapter)[0]
-            hits = find_tab.search(engine, drawn, query, adapter, kind, max(1, int(count)))
-        return [{"crop": drawn.names[hit.index], "score": hit.score} for hit in hits]
+            gallery = drawn()
+            hits = find_tab.search(engine, gallery, query, adapter, kind, max(1, int(count)))
+        return [{"crop": gallery.names[hit.index], "score": hit.score} for hit in hits]
 
     with gr.Group(visible=False):
-        image, threshold = recognise_tab.crop_input(), gr.Number(None)
+        image, threshold = unopened(gr.Image(type="filepath")), gr.Number(None)
         text, count, answer = gr.Textbox(), gr.Number(8), gr.JSON()
         press = gr.Button()
         press.click(recognise_file, [image, threshold], answer, api_name="recognise")
@@ -74,7 +88,8 @@ def add_api(engine: Engine, visitors: Visitors, drawn: Crops) -> None:
 
 def build(engine: Engine, visitors: Visitors) -> gr.Blocks:
     """The whole page."""
-    drawn, samples = drawn_crops(engine), sample_crops(engine)
+    samples = bundled(engine, SAMPLES, keep_pixels=True)
+    drawn = soon(partial(bundled, engine))
     with gr.Blocks(title="CLEAR", delete_cache=(300, LIFE), analytics_enabled=False) as page:
         gr.HTML((HERE / "header.html").read_text(encoding="utf-8"))
         with gr.Tabs():
@@ -118,9 +133,6 @@ def launch(page: gr.Blocks, **changes):
 
 def main() -> None:
     """Load and serve."""
-    # A picture is measured before it is decoded, here and wherever Gradio opens one.
-    Image.MAX_IMAGE_PIXELS = uploads.MAX_PIXELS
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the uploads are removed as well
     engine = Engine()
     launch(build(engine, Visitors(os.environ["GRADIO_TEMP_DIR"])))

@@ -37,14 +37,17 @@ def percent(probability: float) -> str:
 # ---- recognition ------------------------------------------------------------------------------
 
 
-def strip(names: Sequence[str], thumbnails: Sequence[bytes], chosen: int | None = None) -> str:
+def strip(
+    names: Sequence[str], thumbnails: Sequence[bytes], chosen: int | None = None, label: str = ""
+) -> str:
     """Small crops to press on, one line that scrolls."""
     buttons = "".join(
         f'<button type="button" data-pick="{i}" aria-label="Show {text(name)}" '
         f'aria-pressed="{str(i == chosen).lower()}">{picture(jpeg, name)}</button>'
         for i, (name, jpeg) in enumerate(zip(names, thumbnails, strict=True))
     )
-    return f'<div class="strip">{buttons}</div>'
+    heading = f'<h3 class="label">{text(label)}</h3>' if label else ""
+    return f'{heading}<div class="strip">{buttons}</div>'
 
 
 def meter(bar: Bar) -> str:
@@ -79,8 +82,14 @@ def choice(finding: Finding) -> str:
     return f'<div class="choice"><h4>{text(finding.name)}</h4>{bars}</div>'
 
 
-def person(name: str, jpeg: bytes, sentence: str, heat: tuple[str, bytes] | None) -> str:
-    """The crop, its heat map when one is asked for, and all that was recognised in one sentence."""
+def person(
+    name: str, jpeg: bytes, sentence: str, heat: tuple[str, bytes] | None, links: str = ""
+) -> str:
+    """The crop, its heat map when one is asked for, and all that was recognised in one sentence.
+
+    Args:
+        heat: label and JPEG of the map. links: HTML below the sentence.
+    """
     figures = f"<figure>{picture(jpeg, name)}<figcaption>{text(name)}</figcaption></figure>"
     if heat:
         label, image = heat
@@ -89,8 +98,8 @@ def person(name: str, jpeg: bytes, sentence: str, heat: tuple[str, bytes] | None
             f"<figcaption>looked at for <em>{text(label)}</em></figcaption></figure>"
         )
     return (
-        f'<div class="person">{figures}<blockquote class="said-of"><small>Recognised</small>'
-        f"{text(sentence)}</blockquote></div>"
+        f'<div class="person">{figures}<div class="said-of"><small>Recognised</small>'
+        f"{text(sentence)}{links}</div></div>"
     )
 
 
@@ -126,7 +135,7 @@ def result(rank: int, hit: Hit, name: str, jpeg: bytes) -> str:
     """One crop: rank, score, what agrees, and the button to go on from it."""
     chips = "".join(
         f'<li class="{"agrees" if agrees else "differs"}" title="{percent(p)} by the classifier">'
-        f"{'✓' if agrees else '✗'} {text(label)} <small>{percent(p)}</small></li>"
+        f"<span>{'✓' if agrees else '✗'} {text(label)}</span><small>{percent(p)}</small></li>"
         for label, p, agrees in hit.agreement
     )
     return (
@@ -141,10 +150,7 @@ def result(rank: int, hit: Hit, name: str, jpeg: bytes) -> str:
 def query_box(heading: str, sentence: str, notes: Sequence[str] = ()) -> str:
     """What the language model reads, as it reads it, and what was passed over."""
     said = "".join(f'<p class="note">{text(note)}</p>' for note in notes)
-    return (
-        f'<blockquote class="said-of"><small>{text(heading)}</small>{text(sentence)}{said}'
-        f"</blockquote>"
-    )
+    return f'<div class="said-of"><small>{text(heading)}</small>{text(sentence)}{said}</div>'
 
 
 def note(words: str, kind: str = "note") -> str:

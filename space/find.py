@@ -85,10 +85,21 @@ def agreement(schema, query: dict, decoded: dict, logits: torch.Tensor) -> tuple
 
 def option_agreement(group, value: str, said: tuple[str, float], chance: dict) -> tuple:
     """One value of a choice: agrees when it is said, or probable beside another that is."""
-    probability = chance.get(group.options.get(value), 1 - said[1])
+    label = short(group, value)
     if said[0] == value:
-        return f"{group.name} {value}", said[1], True
-    return f"{group.name} {value}", probability, not group.exclusive and probability > 0.5
+        return label, said[1], True
+    probability = chance.get(group.options.get(value), 1 - said[1])
+    return label, probability, not group.exclusive and probability > 0.5
+
+
+def short(group, value: str) -> str:
+    """A value with as much of its choice's name as it needs: "female", "upper red"."""
+    if group.name == group.section:
+        return value
+    name = group.name
+    for ending in (" colour", " type", " length"):
+        name = name.removesuffix(ending)
+    return f"{name} {value}"
 
 
 def traits(schema, decoded: dict) -> dict:

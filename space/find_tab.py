@@ -8,10 +8,11 @@ import gradio as gr
 import uploads
 from engine import Crops, Engine
 from recognise_tab import picked
-from visitors import Visitors, refuse
+from visitors import Visitors, refuse, unopened
 
 DRAWN, OWN = "Drawn crops", "Your crops"
-FORM, WORDS = "Choose attributes", "In your own words"
+FORM, WORDS = "By attributes", "In words"
+ANY = "any"
 KINDS = {  # what a query is turned into, as it is called on the page
     "soft+hard": "Sentence + attributes",
     "soft": "Sentence alone",
@@ -19,29 +20,42 @@ KINDS = {  # what a query is turned into, as it is called on the page
     "hard": "Attributes alone",
 }
 START = {"gender": "female", "upper colour": ["red"]}  # where the schema has it
+FIRST = {  # choices that are shown at once, the others fold away
+    *("gender", "age", "hair length", "hair colour"),
+    *("upper colour", "upper type", "lower colour", "lower type"),
+}
 EXAMPLE = "a woman with long hair, a red top and a backpack"
 
 
-def form(schema) -> tuple[list, gr.Dropdown, gr.Dropdown]:
-    """One field for each choice, two for all flags."""
-    fields = []
-    with gr.Row(elem_classes="fields"):
-        for group in schema.groups:
-            start = START.get(group.name)
-            fields.append(
-                gr.Dropdown(
-                    [("any", None)] * group.exclusive + [(v, v) for v in group.phrases],
-                    value=start if start or not group.exclusive else None,
-                    label=group.name,
-                    multiselect=not group.exclusive,
-                    min_width=130,
-                    elem_classes="field",
-                )
-            )
+def form(schema) -> list[gr.Dropdown]:
+    """One field for each choice, in the schema's order, then two for all flags."""
     flags = [flag.name for flag in schema.flags]
-    with_ = gr.Dropdown(flags, multiselect=True, label="with", elem_id="with")
-    without = gr.Dropdown(flags, multiselect=True, label="without", elem_id="without")
-    return fields, with_, without
+    first = [group for group in schema.groups if group.name in FIRST] or list(schema.groups)
+    rest = [group for group in schema.groups if group not in first]
+    with gr.Row(elem_classes="fields"):
+        fields = {group.name: field(group) for group in first}
+    with gr.Row(elem_classes="fields"):
+        marks = [
+            gr.Dropdown(flags, multiselect=True, label=name, elem_id=name, elem_classes="several")
+            for name in ("with", "without")
+        ]
+    if rest:
+        with gr.Accordion("Style, sleeves, footwear", open=False), gr.Row(elem_classes="fields"):
+            fields |= {group.name: field(group) for group in rest}
+    return [*(fields[group.name] for group in schema.groups), *marks]
+
+
+def field(group) -> gr.Dropdown:
+    """The values of a choice; several, where a person may have several."""
+    several = not group.exclusive
+    return gr.Dropdown(
+        list(group.phrases) if several else [ANY, *group.phrases],
+        value=START.get(group.name, None if several else ANY),
+        label=group.name,
+        multiselect=several,
+        min_width=130,
+        elem_classes="several" if several else "single",
+    )
 
 
 def read_query(schema, way: str, text: str, values: list) -> tuple[dict, tuple[str, ...]]:
@@ -56,7 +70,7 @@ def read_query(schema, way: str, text: str, values: list) -> tuple[dict, tuple[s
         return find.read_text(schema, text[:500])
     *chosen, wanted, unwanted = values
     names = [group.name for group in schema.groups]
-    chosen = dict(zip(names, chosen, strict=True))
+    chosen = {name: None if v == ANY else v for name, v in zip(names, chosen, strict=True)}
     query = find.build_query(schema, chosen, wanted or [], unwanted or [])
     if not query:
         raise ValueError("Choose at least one attribute.")
@@ -101,8 +115,11 @@ def hits_of(engine: Engine, gallery: Crops, best: list[tuple[int, float]], query
     ]
 
 
-def read_gallery(engine: Engine, visitors: Visitors, paths: list[str], progress) -> Crops:
+def read_gallery(
+    engine: Engine, visitors: Visitors, paths: list[str], progress, request: gr.Request
+) -> Crops:
     """The visitor's own gallery; the files are deleted as soon as they are read."""
+    visitors.remember(request, paths)
     problems: list[str] = []
     try:
         with refuse():
@@ -113,7 +130,7 @@ def read_gallery(engine: Engine, visitors: Visitors, paths: list[str], progress)
             raise gr.Error(" ".join(problems[:3]), print_exception=False) from None
         raise
     finally:
-        uploads.discard(paths, visitors.folder)
+        visitors.release(request)
     if problems:
         gr.Warning(f"{len(problems)} left out. {' '.join(problems[:3])}")
     return crops
@@ -125,33 +142,34 @@ def controls(engine: Engine) -> dict:
     made["way"] = gr.Radio([FORM, WORDS], value=FORM, label="Query", elem_id="way")
     with gr.Group(visible=False) as made["words"]:
         made["text"] = gr.Textbox(
-            label="Whom are you looking for?", placeholder=EXAMPLE, lines=2, elem_id="text"
+            label="Whom are you looking for?", placeholder=EXAMPLE, elem_id="text"
         )
     with gr.Group() as made["form"]:
-        fields, with_, without = form(engine.schema)
-        made["values"] = [*fields, with_, without]
+        made["values"] = form(engine.schema)
     adapters = list(engine.adapters)
-    made["go"] = gr.Button("Find", variant="primary", elem_id="go")
     with gr.Accordion("Gallery: the drawn crops, or your own", open=False):
         made["source"] = gr.Radio([DRAWN, OWN], value=DRAWN, label="Search in", elem_id="source")
         with gr.Row():
-            made["files"] = gr.UploadButton(
-                "Images or a zip",
-                file_count="multiple",
-                file_types=["image", ".zip"],
-                size="sm",
-                elem_id="gallery-files",
+            made["files"] = unopened(
+                gr.UploadButton(
+                    "Images or a zip",
+                    file_count="multiple",
+                    file_types=["image", ".zip"],
+                    size="sm",
+                    elem_id="gallery-files",
+                )
             )
-            made["folder"] = gr.UploadButton(
-                "A folder", file_count="directory", size="sm", elem_id="gallery-folder"
+            made["folder"] = unopened(
+                gr.UploadButton(
+                    "A folder", file_count="directory", size="sm", elem_id="gallery-folder"
+                )
             )
         gr.Markdown(
             f"At most {uploads.MAX_CROPS:,} crops, {uploads.MAX_UPLOAD_BYTES >> 20} MB a file. "
-            "They are read, embedded and deleted at once; the embeddings live until you close "
-            "the page."
+            "They are read, embedded and deleted; the embeddings live until you close the page."
         )
     with gr.Accordion("More", open=False):
-        made["count"] = gr.Slider(1, 24, value=8, step=1, label="Crops to show", elem_id="count")
+        made["count"] = gr.Slider(1, 24, value=10, step=1, label="Crops to show", elem_id="count")
         made["adapter"] = gr.Dropdown(adapters, value=adapters[0], label="Retrieval adapter")
         kinds = engine.kinds(adapters[0])
         made["kind"] = gr.Dropdown(
@@ -160,54 +178,59 @@ def controls(engine: Engine) -> dict:
     return made
 
 
-def build(engine: Engine, visitors: Visitors, drawn: Crops) -> tuple[Callable, list, list]:
+def build(
+    engine: Engine, visitors: Visitors, drawn: Callable[[], Crops]
+) -> tuple[Callable, list, list]:
     """The tab; returns what fills it when the page opens, its inputs and its outputs."""
-    own = gr.State(None, time_to_live=3600)
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=300):
             made = controls(engine)
         with gr.Column(scale=7, min_width=320):
-            box = gr.HTML("", elem_id="sent")
-            status = gr.HTML("", elem_id="status")
+            with gr.Row(elem_classes="asked"):
+                box = gr.HTML("", elem_id="sent", scale=6)
+                made["go"] = gr.Button("Find", variant="primary", elem_id="go", scale=1)
             results = gr.HTML("", js_on_load=cards.PICK, elem_id="results")
     query = [made["way"], made["text"], made["kind"], *made["values"]]
-    where = [own, made["source"], made["adapter"], made["count"]]
+    where = [made["source"], made["adapter"], made["count"]]
 
-    def gallery_of(own, source):
-        if source == OWN and own is None:
+    def gallery_of(source, request: gr.Request) -> Crops:
+        gallery = visitors.kept(request, OWN) if source == OWN else drawn()
+        if gallery is None:
             raise gr.Error("Give your own crops first.", print_exception=False)
-        return own if source == OWN else drawn
+        return gallery
 
     def told(hits, gallery, words):
         found = cards.results(hits, gallery.names, gallery.thumbnails)
-        return cards.note(f"{words} of {len(gallery):,} crops."), found
+        return cards.note(f"{words} of {len(gallery):,} crops") + found
 
-    def go(own, source, adapter, count, way, text, kind, *values):
-        gallery = gallery_of(own, source)
+    def go(request: gr.Request, source, adapter, count, way, text, kind, *values):
+        gallery = gallery_of(source, request)
         with refuse():
             asked, _ = read_query(engine.schema, way, text, list(values))
             hits = search(engine, gallery, asked, adapter, kind, int(count))
-        return sent(engine, way, text, kind, list(values)), *told(hits, gallery, "Best")
+        return sent(engine, way, text, kind, list(values)), told(hits, gallery, "Best")
 
-    def more(own, source, adapter, count, event: gr.EventData):
-        gallery = gallery_of(own, source)
+    def more(source, adapter, count, event: gr.EventData, request: gr.Request):
+        gallery = gallery_of(source, request)
         place = picked(event, len(gallery))
         hits = similar(engine, gallery, place, adapter, int(count))
         box = cards.query_box("More like", gallery.names[place])
-        return box, *told(hits, gallery, f"Nearest to {gallery.names[place]}")
+        return box, told(hits, gallery, f"Nearest to {gallery.names[place]}")
 
-    def take(paths, progress=gr.Progress()):  # noqa: B008  # Gradio finds it by its default
-        read = read_gallery(engine, visitors, paths or [], progress)
+    # Gradio finds the progress by its default.
+    def take(paths, request: gr.Request, progress=gr.Progress()):  # noqa: B008
+        read = read_gallery(engine, visitors, paths or [], progress, request)
+        visitors.keep(request, OWN, read)
         gr.Info(f"{len(read):,} crops are ready.")
-        return read, OWN
+        return OWN
 
-    private, outputs = {"api_visibility": "private"}, [box, status, results]
+    private, outputs = {"api_visibility": "private"}, [box, results]
     quiet = private | {"show_progress": "hidden"}
     made["go"].click(go, [*where, *query], outputs, **private)
     made["text"].submit(go, [*where, *query], outputs, **private)
     results.click(more, where, outputs, **private)
     for button in (made["files"], made["folder"]):
-        button.upload(take, button, [own, made["source"]], **private).success(
+        button.upload(take, button, made["source"], **private).success(
             go, [*where, *query], outputs, **private
         )
     made["way"].change(

@@ -1,6 +1,7 @@
 """The tab "Recognise": crops in, what they show out."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import cards
 import gradio as gr
@@ -8,23 +9,13 @@ import heatmap
 import recognise
 import uploads
 from engine import UNKNOWN, Crops, Engine
-from visitors import Visitors, refuse
+from visitors import Visitors, refuse, unopened
 
 MOST_CROPS = 32  # at once; a gallery of thousands belongs into the other tab
 CALIBRATED, ONE = "Calibrated for each attribute", "One for all"
+SUREST = "surest"
+GIVEN = "given"  # the name under which the crops of this tab are kept
 HINTS = "Drop, paste or photograph one person, cut out from head to foot."
-
-
-def crop_input(**settings) -> gr.Image:
-    """A gr.Image that hands on the path without opening the file: what is wrong is said by us."""
-    image = gr.Image(type="filepath", image_mode=None, **settings)
-    opened = image.preprocess
-
-    def preprocess(payload):
-        return payload.path if payload is not None and payload.path else opened(payload)
-
-    image.preprocess = preprocess
-    return image
 
 
 def read_images(engine: Engine, visitors: Visitors, paths: list[str], request: gr.Request) -> Crops:
@@ -35,7 +26,7 @@ def read_images(engine: Engine, visitors: Visitors, paths: list[str], request: g
         images = []
         for path in paths[:MOST_CROPS]:
             try:
-                images.append((visitors.name_of(path), uploads.open_crop(path)))
+                images.append((Path(path).name, uploads.open_crop(path)))
             except uploads.UploadError as error:
                 problems.append(str(error))
         if problems and not images:
@@ -48,14 +39,19 @@ def read_images(engine: Engine, visitors: Visitors, paths: list[str], request: g
     return crops
 
 
-def sentence(engine: Engine, decoded: dict) -> str:
-    """Everything that is said of a crop, in the words of the pseudo-descriptions."""
-    labels = [UNKNOWN] * engine.schema.num_attributes
-    said = [(g.options.get(decoded[g.name][0])) for g in engine.schema.groups]
-    said += [f.attribute for f in engine.schema.flags if decoded[f.name][0]]
-    for attribute in filter(None, said):
-        labels[engine.schema.index(attribute)] = 1
-    return engine.schema.describe(labels) if 1 in labels else "Nothing is above its threshold."
+def attributes_said(engine: Engine, decoded: dict) -> list[str]:
+    """Every attribute that is said of a crop."""
+    said = [group.options.get(decoded[group.name][0]) for group in engine.schema.groups]
+    said += [flag.attribute for flag in engine.schema.flags if decoded[flag.name][0]]
+    return [attribute for attribute in said if attribute]
+
+
+def sentence(engine: Engine, said: list[str]) -> str:
+    """Attributes in the words of the pseudo-descriptions."""
+    if not said:
+        return "Nothing is above its threshold."
+    labels = [1 if name in said else UNKNOWN for name in engine.schema.attributes]
+    return engine.schema.describe(labels)
 
 
 def draw_heat(engine: Engine, crops: Crops, index: int, attribute: str) -> tuple[str, bytes]:
@@ -67,49 +63,60 @@ def draw_heat(engine: Engine, crops: Crops, index: int, attribute: str) -> tuple
     return label, heatmap.blend(crops.image(index), values)
 
 
-def show(engine: Engine, crops: Crops | None, index: int, mode: str, slider: float, attribute: str):
+def show(
+    engine: Engine, crops: Crops | None, index: int, mode: str, slider: float, attribute: str
+) -> str:
     """Everything on the right of the tab, for one crop of those that were given."""
     if crops is None:
-        return "", cards.note("Choose a crop.", "empty"), "", ""
+        return cards.note("Choose a crop.", "empty")
     index = min(max(index, 0), len(crops) - 1)
     threshold = None if mode == CALIBRATED else slider
-    limits = engine.thresholds(threshold)
     decoded = engine.decode(crops.logits, threshold)
+    limits = engine.thresholds(threshold)
     found = recognise.findings(engine.schema, crops.logits[index], limits, decoded[index])
+    said = attributes_said(engine, decoded[index])
+    if attribute == SUREST:
+        places = [engine.schema.index(name) for name in said]
+        surest = max(places, key=crops.logits[index].tolist().__getitem__, default=None)
+        attribute = "" if surest is None else engine.schema.attributes[surest]
     heat = draw_heat(engine, crops, index, attribute) if attribute else None
-    words = sentence(engine, decoded[index])
+    words = sentence(engine, said)
     table = recognise.rows(engine.schema, crops.names, decoded)
     as_json = recognise.to_json(engine.schema, crops.names, crops.logits, decoded)
     many = cards.strip(crops.names, crops.thumbnails, index) if len(crops) > 1 else ""
-    return (
-        many,
-        cards.person(crops.names[index], crops.thumbnails[index], words, heat),
-        cards.findings_grid(found),
-        cards.downloads(recognise.to_csv(table), as_json),
-    )
+    links = cards.downloads(recognise.to_csv(table), as_json)
+    name, jpeg = crops.names[index], crops.thumbnails[index]
+    return many + cards.person(name, jpeg, words, heat, links) + cards.findings_grid(found)
 
 
 def inputs_column(engine: Engine, samples: Crops) -> dict:
     """The left of the tab: where crops come from, and how they are judged."""
     made = {}
-    made["image"] = crop_input(
-        label="Your crop",
-        sources=["upload", "clipboard", "webcam"],
-        height=260,
-        buttons=[],
-        elem_id="crop-input",
-        placeholder=HINTS,
+    made["image"] = unopened(
+        gr.Image(
+            type="filepath",
+            image_mode=None,
+            label="Your crop",
+            sources=["upload", "clipboard", "webcam"],
+            height=260,
+            buttons=[],
+            elem_id="crop-input",
+            placeholder=HINTS,
+        )
     )
-    made["files"] = gr.UploadButton(
-        "Several crops at once",
-        file_count="multiple",
-        file_types=["image"],
-        size="sm",
-        elem_id="crops-input",
+    made["files"] = unopened(
+        gr.UploadButton(
+            "Several crops at once",
+            file_count="multiple",
+            file_types=["image"],
+            size="sm",
+            elem_id="crops-input",
+        )
     )
-    gr.HTML('<h3 class="label">or one of the drawn samples</h3>')
     made["samples"] = gr.HTML(
-        cards.strip(samples.names, samples.thumbnails), js_on_load=cards.PICK, elem_id="samples"
+        cards.strip(samples.names, samples.thumbnails, label="or one of these drawn people"),
+        js_on_load=cards.PICK,
+        elem_id="samples",
     )
     modes = [CALIBRATED, ONE] if engine.is_calibrated else [ONE]
     made["mode"] = gr.Radio(
@@ -120,69 +127,70 @@ def inputs_column(engine: Engine, samples: Crops) -> dict:
         0.95,
         value=0.5,
         step=0.01,
-        label="Threshold: above it, a thing is said to be there",
+        label="Threshold of single items (the marks on the bars)",
         visible=not engine.is_calibrated,
         elem_id="threshold",
     )
     made["attribute"] = gr.Dropdown(
-        [("nothing", ""), *recognise.looked_at(engine.schema)],
-        value="",
-        label="Heat map: where does it see",
+        [("its surest finding", SUREST), ("nothing", ""), *recognise.looked_at(engine.schema)],
+        value=SUREST,
+        label="Heat map: show what it looked at for",
         elem_id="heat",
     )
     return made
 
 
-def build(engine: Engine, visitors: Visitors, samples: Crops) -> Callable:
-    """The tab; returns what fills it when the page opens, with its outputs."""
-    crops, index = gr.State(samples.part(slice(1)), time_to_live=3600), gr.State(0)
+def build(engine: Engine, visitors: Visitors, samples: Crops) -> tuple[Callable, list, list]:
+    """The tab; returns what fills it when the page opens, its inputs and its outputs."""
+    index = gr.State(0)
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=280):
             made = inputs_column(engine, samples)
         with gr.Column(scale=7, min_width=320):
-            strip = gr.HTML("", js_on_load=cards.PICK, elem_id="crops")
-            person = gr.HTML("", elem_id="person")
-            grid = gr.HTML("", elem_id="findings")
-            links = gr.HTML("", elem_id="downloads")
-    shown = [strip, person, grid, links]
+            result = gr.HTML("", js_on_load=cards.PICK, elem_id="recognised")
     settings = [made["mode"], made["slider"], made["attribute"]]
 
+    def shown(request, crops, *judged):
+        visitors.keep(request, GIVEN, crops)
+        return 0, show(engine, crops, 0, *judged)
+
     def one(path, mode, slider, attribute, request: gr.Request):
-        if not path:
-            return [None, 0, *show(engine, None, 0, mode, slider, attribute)]
-        read = read_images(engine, visitors, [path], request)
-        return [read, 0, *show(engine, read, 0, mode, slider, attribute)]
+        crops = read_images(engine, visitors, [path], request) if path else None
+        return shown(request, crops, mode, slider, attribute)
 
     def several(paths, mode, slider, attribute, request: gr.Request):
-        read = read_images(engine, visitors, paths or [], request)
-        return [None, read, 0, *show(engine, read, 0, mode, slider, attribute)]
+        crops = read_images(engine, visitors, paths or [], request)
+        return None, *shown(request, crops, mode, slider, attribute)
 
-    def sample(mode, slider, attribute, event: gr.EventData):
+    def sample(mode, slider, attribute, event: gr.EventData, request: gr.Request):
         place = picked(event, len(samples))
-        chosen = samples.part(slice(place, place + 1))
-        return [None, chosen, 0, *show(engine, chosen, 0, mode, slider, attribute)]
+        crops = samples.part(slice(place, place + 1))
+        return None, *shown(request, crops, mode, slider, attribute)
 
-    def other(crops, mode, slider, attribute, event: gr.EventData):
-        place = picked(event, len(crops))
-        return [place, *show(engine, crops, place, mode, slider, attribute)]
+    def other(mode, slider, attribute, event: gr.EventData, request: gr.Request):
+        crops = visitors.kept(request, GIVEN)
+        place = picked(event, len(crops or ()))
+        return place, show(engine, crops, place, mode, slider, attribute)
 
-    def again(crops, index, mode, slider, attribute):
+    def again(index, mode, slider, attribute, request: gr.Request):
+        crops = visitors.kept(request, GIVEN)
         return show(engine, crops, index, mode, slider, attribute)
+
+    def start(mode, slider, attribute, request: gr.Request):
+        return shown(request, samples.part(slice(1)), mode, slider, attribute)
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     image, files = made["image"], made["files"]
-    image.input(one, [image, *settings], [crops, index, *shown], api_visibility="private")
-    files.upload(
-        several, [files, *settings], [image, crops, index, *shown], api_visibility="private"
-    )
-    made["samples"].click(sample, settings, [image, crops, index, *shown], **quiet)
-    strip.click(other, [crops, *settings], [index, *shown], **quiet)
-    made["attribute"].input(again, [crops, index, *settings], shown, **quiet)
-    made["slider"].change(again, [crops, index, *settings], shown, **quiet)
+    image.input(one, [image, *settings], [index, result], api_visibility="private")
+    files.upload(several, [files, *settings], [image, index, result], api_visibility="private")
+    made["samples"].click(sample, settings, [image, index, result], **quiet)
+    result.click(other, settings, [index, result], **quiet)
+    made["attribute"].input(again, [index, *settings], result, **quiet)
+    made["slider"].change(again, [index, *settings], result, **quiet)
     made["mode"].input(
         lambda mode: gr.Slider(visible=mode == ONE), made["mode"], made["slider"], **quiet
-    ).then(again, [crops, index, *settings], shown, **quiet)
-    return again, [crops, index, *settings], shown
+    ).then(again, [index, *settings], result, **quiet)
+    return start, settings, [index, result]
 
 
 def picked(event: gr.EventData, count: int) -> int:

@@ -38,6 +38,8 @@ def open_crop(source: str | os.PathLike | bytes, name: str | None = None) -> Ima
         UploadError: for anything else than an image within the limits.
     """
     name = name or (Path(source).name if not isinstance(source, bytes) else "the file")
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise UploadError(f"{name} is gone. Send it again.")
     size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
     if size > MAX_IMAGE_BYTES:
         raise UploadError(f"{name} has {size / 2**20:.0f} MB; at most {MAX_IMAGE_BYTES >> 20} MB.")

@@ -1,43 +1,100 @@
-"""What is kept of a visitor, and for how long: the files of a session, until it ends."""
+"""What is kept of a visitor, and for how long: files and crops of a session, until it ends."""
 
 import os
 import threading
-from collections import defaultdict
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import gradio as gr
 import uploads
+from engine import Crops
+
+GRACE = 30  # seconds; Gradio stores equal files of two visitors once, and the other's may be on
+# its way: a file is deleted only when nobody holds it and none has sent it since.
+MOST_SESSIONS = 200  # with crops in memory; the one that has been quiet for longest gives way
 
 
 class Visitors:
-    """The uploaded files of each session.
+    """The uploaded files of each session, and the crops that were made of them.
 
     Args:
-        folder: of all uploads; nothing outside it is ever deleted.
+        folder: of all uploads; nothing outside it is read or deleted.
+        grace: seconds that a file outlives the last session that held it.
     """
 
-    def __init__(self, folder: str | os.PathLike):
-        self.folder = Path(folder)
-        self.files: dict[str, set[str]] = defaultdict(set)
+    def __init__(self, folder: str | os.PathLike, grace: float = GRACE):
+        self.folder = Path(folder).resolve()
+        self.grace = grace
+        self.held: dict[str, set[str]] = {}  # session -> files
+        self.crops: dict[str, dict[str, Crops]] = {}  # session -> name -> crops
+        self.left: set[str] = set()  # files that nobody holds any more
         self.lock = threading.Lock()
 
     def remember(self, request: gr.Request, paths: Iterable[str]) -> None:
-        """These files belong to this session."""
+        """These files belong to this session.
+
+        Raises:
+            gr.Error: for a file that is no upload, whoever asks for it.
+        """
+        paths = list(paths)
+        if not all(Path(path).resolve().is_relative_to(self.folder) for path in paths):
+            raise gr.Error("Only uploaded files are read.", print_exception=False)
         with self.lock:
-            self.files[request.session_hash].update(paths)
+            self.held.setdefault(request.session_hash, set()).update(paths)
+
+    def keep(self, request: gr.Request, name: str, crops: Crops | None) -> None:
+        """Keep crops for this session under a name."""
+        with self.lock:
+            kept = self.crops.pop(request.session_hash, {})
+            self.crops[request.session_hash] = kept | {name: crops}  # the last in order
+            while len(self.crops) > MOST_SESSIONS:
+                del self.crops[next(iter(self.crops))]
+
+    def kept(self, request: gr.Request, name: str) -> Crops | None:
+        """What this session keeps under a name."""
+        return self.crops.get(request.session_hash, {}).get(name)
+
+    def release(self, request: gr.Request) -> None:
+        """This session needs its files no more; they are deleted in a while."""
+        with self.lock:
+            self.left |= self.held.pop(request.session_hash, set())
+        timer = threading.Timer(self.grace + 1, self.sweep)
+        timer.daemon = True
+        timer.start()
 
     def forget(self, request: gr.Request) -> None:
-        """Delete the files of a session that has ended."""
+        """This session has ended."""
         with self.lock:
-            paths = self.files.pop(request.session_hash, set())
-        uploads.discard(paths, self.folder)
+            self.crops.pop(request.session_hash, None)
+        self.release(request)
 
-    @staticmethod
-    def name_of(path: str) -> str:
-        """The file's own name."""
-        return Path(path).name
+    def sweep(self) -> None:
+        """Delete what nobody holds and nobody has sent of late."""
+        with self.lock:
+            held = set().union(*self.held.values())
+            self.left = {path for path in self.left - held if Path(path).exists()}
+            before = time.time() - self.grace
+            old = {path for path in self.left if Path(path).stat().st_mtime <= before}
+            uploads.discard(old, self.folder)
+            self.left -= old
+
+
+def unopened(component: gr.Image | gr.UploadButton):
+    """Let a component hand on the paths of uploads as they are.
+
+    Gradio would open images, where a fault has no message, and leave an empty file for each file.
+    """
+
+    def preprocess(payload):
+        if payload is None:
+            return None
+        files = getattr(payload, "root", payload)
+        return [file.path for file in files] if isinstance(files, list) else files.path
+
+    component.preprocess = preprocess
+    return component
 
 
 @contextmanager
