@@ -69,7 +69,9 @@ def open_gallery(arguments: argparse.Namespace) -> Gallery:
 
 
 def print_report(gallery: Gallery, report: BuildReport) -> None:
-    """What a build has done; broken images belong to the errors."""
+    """What a build has done, said once; broken images belong to the errors."""
+    if not report.is_main:
+        return
     first, *broken = report.summary().splitlines()
     print(f"{first}\n{gallery.table.uri}: {gallery.table.count()} crops.")
     for line in broken:

@@ -66,7 +66,8 @@ class BuildReport:
     """What a build has done.
 
     added: rows written. known: images that the gallery had. duplicates: images with the same bytes
-    as another one of this run. broken: (image, reason) of those that could not be read.
+    as another one of this run. broken: (image, reason) of those that could not be read. is_main:
+    whether this process wrote.
     """
 
     added: int = 0
@@ -74,6 +75,7 @@ class BuildReport:
     duplicates: int = 0
     broken: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
+    is_main: bool = True
 
     def summary(self) -> str:
         """The numbers, and the first of the broken images, in a few lines."""
@@ -127,6 +129,7 @@ def fill(table: GalleryTable, source: Source, workers: Workers, batch_size: int)
     repeated = workers.gather(reader.repeated)
     report = writer.report(repeated)
     report.known, report.seconds = int(counts[0]), time.perf_counter() - start
+    report.is_main = workers.is_main
     if len(report.broken) == source.count:
         raise ValueError(
             f"`images` must hold images that can be read, got {source.name!r} with none: "

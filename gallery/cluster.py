@@ -157,7 +157,7 @@ def ray_nearest(table: GalleryTable, address: str) -> Callable[..., pa.Table]:
             raise ValueError("`exact` must be searched without `ray` in a gallery with an index.")
         wanted = {"column": "embedding", "q": vector, "k": top_k, "metric": "cosine"}
         if stored.kind != EXACT:
-            wanted |= {"nprobes": stored.num_probes, "refine_factor": stored.refine}
+            wanted |= {"nprobes": table.probes(stored, where), "refine_factor": stored.refine}
         with _quietly():
             rows = lance_ray.vector_search(
                 table.dataset_uri,

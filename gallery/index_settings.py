@@ -9,7 +9,7 @@ EXACT, IVF = "exact", "IVF_SQ"
 EXACT_BELOW = 50_000
 ROWS_PER_PARTITION = 2_000
 PROBED_SHARE = 0.1  # of the partitions until `info --tune` has measured what is needed
-REFINE = 10  # times top-k candidates are compared again by their full embeddings
+REFINE = 4  # times top-k candidates are compared again by their full embeddings
 
 
 @dataclass(frozen=True)

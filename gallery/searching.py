@@ -102,10 +102,12 @@ def run_searches(
     Raises:
         ValueError: for a query, filter or image that cannot be understood.
     """
-    filters = table.filter_columns()
+    is_filtered = any(search.filter is not None for search in searches)
+    filters = table.filter_columns() if is_filtered else {}
+    free = [name for name in table.metadata_columns if name not in RESULT]
     prepared = [_prepare(search, embedder, filters) for search in searches]
     return [
-        _answer(nearest or table.nearest, table, search, made)
+        _answer(nearest or table.nearest, free, search, made)
         for search, made in zip(searches, prepared, strict=True)
     ]
 
@@ -168,9 +170,9 @@ def asked_attributes(schema: AttributeSchema, labels: Sequence[int]) -> dict:
     return asked
 
 
-def _answer(nearest, table: GalleryTable, search: Search, made: _Prepared) -> Found:
+def _answer(nearest, free: list[str], search: Search, made: _Prepared) -> Found:
+    """Args: nearest: finds rows. free: the columns of free metadata."""
     names = {name: f"asked_{number}" for number, name in enumerate(made.asked)}
-    free = [name for name in table.metadata_columns if name not in RESULT]
     columns = {
         **RESULT,
         **{f"free_{number}": f"`{name}`" for number, name in enumerate(free)},

@@ -30,7 +30,9 @@ INDEX_NAME = "embedding_idx"  # the engine's own default
 IDENTITY_KEY, INDEX_KEY, REMOVAL_KEY = b"clear_gallery", "clear_index", "clear_removal"
 LOCK = ".writer.lock"
 KEPT_VERSIONS = timedelta(hours=1)  # readers of the version before stay undisturbed so long
-EXACT_FILTERED = 20_000  # matching rows below which a filtered search compares with all of them
+# A filter leaves fewer crops in each list, so that more lists are needed; they cost little then.
+FILTERED_PROBES = 2  # times the lists of a search without a filter
+RARE = 0.01  # share of the crops that pass, below which a filtered search looks into all lists
 BATCH = 8_192  # rows that are in memory together while a table is rewritten
 RESULT = {name: f"`{name}`" for name in ("id", "source", "image", CAMERA, TIME)}
 KINDS = (
@@ -270,18 +272,25 @@ class GalleryTable:
             columns: name in the result -> SQL.
         """
         settings = settings or self.index
-        few = where is not None and self.count(where) <= EXACT_FILTERED
         query = self._table.search(vector, vector_column_name="embedding").distance_type("cosine")
         query = query.limit(top_k).select({**columns, "_distance": "_distance"})
         if where:
             query = query.where(where, prefilter=True)
-        if settings.kind == EXACT or few:
+        if settings.kind == EXACT:
             query = query.bypass_vector_index()
         else:
-            query = query.nprobes(settings.num_probes).refine_factor(settings.refine)
+            query = query.nprobes(self.probes(settings, where)).refine_factor(settings.refine)
         return self._retried(query.to_arrow).sort_by(
             [("_distance", "ascending"), ("id", "ascending")]
         )
+
+    def probes(self, settings: IndexSettings, where: str | None = None) -> int:
+        """Lists of the index that a search looks into."""
+        if where is None:
+            return settings.num_probes
+        if self.count(where) < RARE * self.count():
+            return settings.num_partitions
+        return min(FILTERED_PROBES * settings.num_probes, settings.num_partitions)
 
     def _retried(self, read: Callable[[], pa.Table]) -> pa.Table:
         """Once more when a removal has taken the files of the version that was read."""

@@ -13,7 +13,8 @@ from .embedding import Embedder
 
 def local_workers(embedder: Embedder, keep_jpeg: bool) -> Workers:
     """This process, or all of an `accelerate launch`, each with its share of every round."""
-    accelerator = Accelerator()
+    # Without `cpu` several processes on a machine without GPUs would not find each other.
+    accelerator = Accelerator(cpu=embedder.model.device.type == "cpu")
     embed_files = partial(embedder.embed_files, keep_jpeg=keep_jpeg)
 
     def embed(
@@ -23,7 +24,8 @@ def local_workers(embedder: Embedder, keep_jpeg: bool) -> Workers:
             yield light(batch), embed_readable(batch, embed_files)
 
     several = accelerator.num_processes > 1
-    embedder.model.to(accelerator.device)
+    if several:
+        embedder.model.to(accelerator.device)
     return Workers(
         embed,
         accelerator.process_index,

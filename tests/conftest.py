@@ -138,3 +138,28 @@ def make_settings(tables, tmp_path, monkeypatch, make_micro_config):
     yield make
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
+
+
+@pytest.fixture(scope="session")
+def gallery_model(make_micro_config, tmp_path_factory) -> Path:
+    """The folder of a micro checkpoint for hard queries, with two adapters: "peta" and "other"."""
+    import torch
+
+    from clear_par.attributes_clear import AttributeSchema
+    from clear_par.modeling_clear import ClearModel
+    from clear_par.peft_clear import ClearAdapterConfig, save_adapter
+    from clear_par.processing_clear import ClearProcessor
+
+    folder = tmp_path_factory.mktemp("gallery_model")
+    config = make_micro_config()
+    schema = AttributeSchema.from_names(config.id2label.values())
+    ClearProcessor.for_schema(schema, 32, 32, query_kind="hard").save_pretrained(folder)
+    for number, name in enumerate(("peta", "other")):
+        torch.manual_seed(0)
+        model = ClearModel(config).eval()
+        torch.manual_seed(number)
+        model.add_adapter(ClearAdapterConfig(embed_dim=8, query_kind="hard", num_attributes=6))
+        save_adapter(model, folder / "adapters" / name, base="micro")
+    model.delete_adapter("default")
+    model.save_pretrained(folder)
+    return folder

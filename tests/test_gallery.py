@@ -22,8 +22,7 @@ import torch
 from PIL import Image
 
 from clear_par import gallery_clear
-from clear_par.attributes_clear import AttributeSchema
-from clear_par.gallery import building, table
+from clear_par.gallery import building
 from clear_par.gallery.embedding import Embedder
 from clear_par.gallery.filters import Column, column, compile_filter
 from clear_par.gallery.gallery import BuildOptions, Gallery
@@ -34,35 +33,11 @@ from clear_par.gallery.table import GalleryTable
 from clear_par.gallery.tuning import exact_ids
 
 NUM_CROPS = 40
-NAMES = ["hat", "glasses", "backpack", "female", "skirt", "red"]
 
 
 @pytest.fixture(scope="module")
-def model_folder(make_micro_config, tmp_path_factory) -> Path:
-    """A micro checkpoint with two adapters, "peta" and "other"."""
-    from clear_par.modeling_clear import ClearModel
-    from clear_par.peft_clear import ClearAdapterConfig, save_adapter
-    from clear_par.processing_clear import ClearProcessor
-
-    folder = tmp_path_factory.mktemp("model")
-    schema = AttributeSchema.from_names(NAMES)
-    processor = ClearProcessor.for_schema(schema, 32, 32, query_kind="hard")
-    processor.save_pretrained(folder)
-    for number, name in enumerate(("peta", "other")):
-        torch.manual_seed(0)
-        model = ClearModel(make_micro_config()).eval()
-        torch.manual_seed(number)
-        model.add_adapter(ClearAdapterConfig(embed_dim=8, query_kind="hard", num_attributes=6))
-        save_adapter(model, folder / "adapters" / name, base="micro")
-        if number == 0:
-            model.delete_adapter("default")
-            model.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def embedder(model_folder) -> Embedder:
-    return Embedder.load(str(model_folder), device="cpu")
+def embedder(gallery_model) -> Embedder:
+    return Embedder.load(str(gallery_model), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -449,8 +424,7 @@ def test_filters_are_written_anew(text, sql):
 # ---- index --------------------------------------------------------------------------------------
 
 
-def test_an_index_that_looks_everywhere_finds_what_numpy_finds(own, monkeypatch):
-    monkeypatch.setattr(table, "EXACT_FILTERED", 0)
+def test_an_index_that_looks_everywhere_finds_what_numpy_finds(own):
     own.table.build_index(IndexSettings(IVF, num_partitions=4, num_probes=4, refine=40))
     assert own.table.has_index
     for query in QUERIES:
@@ -544,11 +518,11 @@ def test_removal_by_filter_and_source_and_of_everything(own):
 # ---- the model belongs to the gallery -----------------------------------------------------------
 
 
-def test_another_model_is_refused(gallery, model_folder, crops):
-    other = Embedder.load(str(model_folder), str(model_folder / "adapters" / "other"), "cpu")
+def test_another_model_is_refused(gallery, gallery_model, crops):
+    other = Embedder.load(str(gallery_model), str(gallery_model / "adapters" / "other"), "cpu")
     with pytest.raises(ValueError, match="the adapter that made it"):
         Gallery.build(gallery.table.uri, str(crops), other, OPTIONS)
-    changed = Embedder.load(str(model_folder), device="cpu")
+    changed = Embedder.load(str(gallery_model), device="cpu")
     with torch.no_grad():
         changed.model.classifier.bias[0] += 1e-3
     with pytest.raises(ValueError, match="the model that made it"):
