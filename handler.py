@@ -101,8 +101,7 @@ class EndpointHandler:
             raise ValueError('`inputs` must have "query" and "images", got ' + str(sorted(inputs)))
         images = read_images(list_of(inputs["images"]))
         name = self._adapter_name(parameters.get("adapter"))
-        query = inputs["query"]
-        queries = [query]  # a list of names is one query
+        queries = [inputs["query"]]  # one query, also where it is a list of names
         prepared = self.processors[name](queries=queries, return_tensors="pt").to(self.device)
         with self.lock, torch.inference_mode():
             self.model.set_adapter(name)
