@@ -1,12 +1,16 @@
 """Load a retrieval adapter beside a model, with one error that names what is wrong."""
 
+import warnings
+
 from ..modeling_clear import ClearModel
-from ..peft_clear import active_adapter_config
+from ..peft_clear import active_adapter_config, weights_fingerprint
 from ..processing_clear import ClearProcessor
 
 
 def load_adapter(model: ClearModel, processor: ClearProcessor, adapter: str) -> None:
     """Load and activate an adapter, and let the processor make its kind of queries.
+
+    Warns when the adapter was trained on other weights of the base: it fits, and finds nothing.
 
     Raises:
         ValueError: when there is no such adapter, when it belongs to another base, or when its
@@ -24,6 +28,12 @@ def load_adapter(model: ClearModel, processor: ClearProcessor, adapter: str) -> 
     if config.schema is not None:
         names = config.schema["attributes"]
         require_same_attributes("adapter", adapter, names, processor.schema.attributes)
+    if config.base_fingerprint not in (None, weights_fingerprint(model)):
+        warnings.warn(
+            f"`adapter` {adapter!r} was trained on other weights than those of this checkpoint: "
+            "its rankings mean nothing here. Train it again, or load its own base.",
+            stacklevel=2,
+        )
     processor.query_kind = config.query_kind
 
 

@@ -1,5 +1,7 @@
 """What a published adapter costs and carries: its size, its base, evidence, encoding."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from clear_par.peft_clear import (
     search_scores,
     weights_fingerprint,
 )
+from clear_par.reporting.adapter import load_adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute")
 
@@ -95,6 +98,22 @@ def test_fingerprint_is_of_the_weights_of_the_base_alone(micro_model, tmp_path):
     with torch.no_grad():
         micro_model.backbone.cross_fusion.local_norm.weight[0] += 1e-3
     assert weights_fingerprint(micro_model) != expected
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_an_adapter_trained_on_other_weights_is_warned_of(micro_model, tmp_path, recwarn, is_same):
+    schema = AttributeSchema.from_names(micro_model.config.id2label.values())
+    changes = {"schema": schema.to_dict(), "base_fingerprint": weights_fingerprint(micro_model)}
+    model = wrap(micro_model, "hard", **changes)
+    save_adapter(model, tmp_path, base="base")
+    base, processor = model.unload(), SimpleNamespace(schema=schema, query_kind="soft")
+    if not is_same:
+        base.classifier.weight.data[0, 0] += 1
+    recwarn.clear()
+    load_adapter(base, processor, str(tmp_path))
+    assert processor.query_kind == "hard"
+    found = [w for w in recwarn if "was trained on other weights" in str(w.message)]
+    assert len(found) == (0 if is_same else 1)
 
 
 # ---- evidence beside the cosine -----------------------------------------------------------------

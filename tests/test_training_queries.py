@@ -8,10 +8,13 @@ from clear_par.attributes_clear import AttributeSchema
 from clear_par.datasets_scripts.synthetic import SCHEMA_FILE
 from clear_par.processing_clear import ClearProcessor
 from clear_par.training.queries import (
+    TextCache,
+    choice_values,
     embed_texts,
     full_rows,
     known_columns,
     matching_rows,
+    partial_queries,
     partial_rows,
 )
 from clear_par.training.retrieval import FeatureRows
@@ -31,7 +34,7 @@ def test_known_columns_are_evaluated_and_known_in_every_split():
     assert known_columns([train_labels, validation_labels], SMALL) == [0, 2]
     partly = AttributeSchema.from_dict({**SMALL.to_dict(), "evaluated": ["hat", "glasses"]})
     assert known_columns([train_labels], partly) == [0, 1]
-    with pytest.raises(ValueError, match="`dataset` must have an evaluated attribute"):
+    with pytest.raises(ValueError, match="`dataset` must have an attribute of"):
         known_columns([np.full((2, 4), -100)], SMALL)
 
 
@@ -122,6 +125,99 @@ def test_embed_texts_keep_order_share_duplicates_and_leave_the_silent_zero(
         torch.testing.assert_close(embed, expected)
     assert torch.equal(embeds[4], embeds[1])
     assert not torch.allclose(embeds[0], embeds[1])
+
+
+@pytest.fixture
+def speaking(micro_model, make_tokenizer):
+    """Model, processor and label rows of queries with words."""
+    schema = AttributeSchema.from_names(list(micro_model.config.id2label.values()))
+    tokenizer = make_tokenizer("a person with hat glasses backpack female skirt red , and .")
+    processor = ClearProcessor.for_schema(schema, 32, 32, tokenizer, query_kind="soft")
+    return micro_model, processor, np.eye(6, dtype=np.int64)
+
+
+def count_texts(cache: TextCache, rows: np.ndarray) -> int:
+    """How many texts the language model reads to embed these rows."""
+    read, encode = [], cache.model.encode_text
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            cache.model, "encode_text", lambda ids, mask: read.append(len(ids)) or encode(ids, mask)
+        )
+        cache.embed(rows)
+    return sum(read)
+
+
+def test_each_text_is_read_once(speaking):
+    model, processor, rows = speaking
+    cache = TextCache(model, processor)
+    assert count_texts(cache, rows[[0, 1, 0]]) == 2
+    assert count_texts(cache, rows[:4]) == 2
+    unsaid = np.where(rows == 0, -100, rows)  # other rows, the same texts
+    assert count_texts(cache, unsaid[:4]) == 0
+    processor.query_kind = "words"
+    assert count_texts(cache, rows[:4]) == 4
+
+
+def test_texts_are_kept_between_runs_until_what_reads_them_changes(speaking, tmp_path):
+    model, processor, rows = speaking
+    expected = TextCache(model, processor, tmp_path).embed(rows[:4])
+    again = TextCache(model, processor, tmp_path)
+    assert count_texts(again, rows) == 2
+    assert torch.equal(again.embed(rows)[:4], expected)
+    assert count_texts(TextCache(model, processor, tmp_path), rows) == 0
+    next(model.backbone.parameters()).data += 1  # does not read texts
+    assert count_texts(TextCache(model, processor, tmp_path), rows) == 0
+    model.config.text_pooling = "last"
+    assert count_texts(TextCache(model, processor, tmp_path), rows) == 6
+    next(model.language_model.parameters()).data += 1e-3
+    assert count_texts(TextCache(model, processor, tmp_path), rows) == 6
+    processor.tokenizer.add_tokens(["hatless"])
+    assert count_texts(TextCache(model, processor, tmp_path), rows) == 6
+    assert [path for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+def test_partial_queries_name_what_every_image_knows_and_repeat_themselves():
+    labels = random_labels(60)
+    labels[:, 40:] = np.abs(labels[:, 40:]) % 99  # known for all: 1 or 0
+    labels = np.where((labels == 1) | (labels == 0), labels, -100)
+    labels[:, 50:][labels[:, 50:] < 0] = 0
+    rows, relevance = partial_queries(labels, SCHEMA, 2, count=40)
+    known = (labels >= 0).all(axis=0)
+    for query, relevant in zip(rows, relevance, strict=True):
+        named = np.flatnonzero(query == 1)
+        assert len(named) == 2
+        assert known[named].all()
+        assert np.array_equal(relevant, (labels[:, named] == 1).all(axis=1))
+        assert relevant.any()
+    assert len(np.unique(rows, axis=0)) == len(rows) == 40
+    assert np.array_equal(partial_queries(labels, SCHEMA, 2, count=40)[0], rows)
+    assert not np.array_equal(partial_queries(labels, SCHEMA, 2, count=40, seed=1)[0], rows)
+    nothing, none = partial_queries(np.zeros_like(labels), SCHEMA, 1)
+    assert nothing.shape == (0, SCHEMA.num_attributes)
+    assert none.shape == (0, 60)
+
+
+def test_choice_values_tell_categories_apart_by_group():
+    rows = np.array([[1, 0, 0, 1], [0, 1, 0, 1], [1, 0, 0, 1]])
+    schema = AttributeSchema.from_dict(
+        {
+            **SMALL.to_dict(),
+            "groups": [
+                {
+                    "name": "on the head",
+                    "section": "attributes",
+                    "options": [
+                        {"value": "hat", "attribute": "hat"},
+                        {"value": "glasses", "attribute": "glasses"},
+                    ],
+                }
+            ],
+            "flags": SMALL.to_dict()["flags"][2:],
+        }
+    )
+    values = choice_values(rows, schema)
+    assert values.shape == (3, 1)  # backpack and skirt are the same for all
+    assert values[0] == values[2] != values[1]
 
 
 def test_feature_rows_draw_a_view_from_seed_epoch_and_index():
