@@ -279,6 +279,7 @@ def evaluate_retrieval(
         if report["attributes"]:
             found = report["attributes"]
             pictures["attribute_precision.png"] = partial(draw_attribute_precision, found)
+    report["figures"] = list(pictures)
     return report, pictures
 
 

@@ -60,5 +60,5 @@ def draw_map(
         label = shorten(texts[number], 90, placeholder=" ...")
         axis.scatter(*stars[number], s=260, marker="*", color=colour, edgecolor="k", label=label)
     axis.set(xticks=[], yticks=[])
-    figure.legend(loc="outside lower center", fontsize=7)
+    figure.legend(loc="outside lower center", fontsize=7, markerscale=0.5)
     save_figure(figure, path)

@@ -13,6 +13,11 @@ BASELINES = (
     "over its values. With evidence, the mean of that over what the query speaks of is added to "
     "the cosine. Random is one draw of scores with a fixed seed."
 )
+FIGURES = {
+    "retrieval.png": "top five crops of five queries",
+    "embedding_map.png": "joint space with ten queries and the images that answer them",
+    "attribute_precision.png": "average precision of each attribute asked for alone",
+}
 PARTIAL = (
     "Partial queries name 1, 2, 3 or 5 attributes that a random image of the gallery has; all "
     "images with the named attributes are relevant, whatever else they have. Cells: mAP / Rank-1."
@@ -173,7 +178,10 @@ def report_markdown(report: dict) -> str:
             BASELINES,
             retrieval_table(report),
             *([PARTIAL, partial_table(report)] if retrieval.get("partial") else []),
-            "![top five crops of five queries](retrieval.png)",
+            *(
+                f"![{FIGURES[name]}]({name})"
+                for name in retrieval.get("figures", ["retrieval.png"])
+            ),
         ]
     parts += ["## Each attribute", attribute_table(report)]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -389,6 +389,8 @@ def test_figures_and_evidence_are_options(make_settings, tmp_path, monkeypatch):
     report = evaluate_clear.main(settings)
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert names == {*FILES, "attribute_precision.png", "embedding_map.png"}
+    text = (tmp_path / "report/report.md").read_text()
+    assert all(f"({name})" in text for name in names if name.endswith(".png"))
     assert report["retrieval"]["fusion_weight"] == 3.0
     for entries in ("rows", "partial"):
         methods = list(dict.fromkeys(row["method"] for row in report["retrieval"][entries]))
