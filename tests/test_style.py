@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("datasets_scripts", "gallery", "metrics", "scripts", "training")
+PACKAGES = ("datasets_scripts", "gallery", "metrics", "scripts", "space", "training")
 FOLDERS = ("", *(f"{name}/**/" for name in PACKAGES))
 SOURCES = sorted({path for folder in FOLDERS for path in ROOT.glob(f"{folder}*.py")})
 TESTS = sorted((ROOT / "tests").glob("*.py"))
