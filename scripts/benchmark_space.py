@@ -86,9 +86,14 @@ def seconds_of(call: Callable, times: int) -> tuple[float, float]:
     return statistics.median(taken), max(taken)
 
 
+def connect(address: str) -> Client:
+    """A client that waits when the machine is busy with other things, instead of giving up."""
+    return Client(address, verbose=False, httpx_kwargs={"timeout": PATIENCE})
+
+
 def visit(address: str, visitor: int, requests: int, expected: list[dict]) -> int:
     """One client's round; returns how many answers were not those of its own crops."""
-    client, wrong = Client(address, verbose=False), 0
+    client, wrong = connect(address), 0
     for turn in range(requests):
         number = (visitor + turn) % len(SAMPLES)
         answer = client.predict(handle_file(SAMPLES[number]), None, api_name="/recognise")
@@ -135,7 +140,7 @@ def main() -> None:
     arguments = parse_arguments()
     with served() as (process, address, start):
         print(f"start: {start:.1f} s until the page answers", flush=True)
-        client = Client(address, verbose=False)
+        client = connect(address)
 
         def recognise(path: str) -> dict:
             return client.predict(handle_file(path), None, api_name="/recognise")

@@ -178,20 +178,8 @@ def controls(engine: Engine) -> dict:
     return made
 
 
-def build(
-    engine: Engine, visitors: Visitors, drawn: Callable[[], Crops]
-) -> tuple[Callable, list, list]:
-    """The tab; returns what fills it when the page opens, its inputs and its outputs."""
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=3, min_width=300):
-            made = controls(engine)
-        with gr.Column(scale=7, min_width=320):
-            with gr.Row(elem_classes="asked"):
-                box = gr.HTML("", elem_id="sent", scale=6)
-                made["go"] = gr.Button("Find", variant="primary", elem_id="go", scale=1)
-            results = gr.HTML("", js_on_load=cards.PICK, elem_id="results")
-    query = [made["way"], made["text"], made["kind"], *made["values"]]
-    where = [made["source"], made["adapter"], made["count"]]
+def actions(engine: Engine, visitors: Visitors, drawn: Callable[[], Crops]) -> tuple:
+    """What the tab does: search, go on from a result, take a gallery."""
 
     def gallery_of(source, request: gr.Request) -> Crops:
         gallery = visitors.kept(request, OWN) if source == OWN else drawn()
@@ -224,29 +212,51 @@ def build(
         gr.Info(f"{len(read):,} crops are ready.")
         return OWN
 
-    private, outputs = {"api_visibility": "private"}, [box, results]
-    quiet = private | {"show_progress": "hidden"}
-    made["go"].click(go, [*where, *query], outputs, **private)
-    made["text"].submit(go, [*where, *query], outputs, **private)
+    return go, more, take
+
+
+def build(
+    engine: Engine, visitors: Visitors, drawn: Callable[[], Crops]
+) -> tuple[Callable, list, list]:
+    """The tab; returns what fills it when the page opens, its inputs and its outputs."""
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3, min_width=300):
+            made = controls(engine)
+        with gr.Column(scale=7, min_width=320):
+            with gr.Row(elem_classes="asked"):
+                box = gr.HTML("", elem_id="sent", scale=6)
+                made["go"] = gr.Button("Find", variant="primary", elem_id="go", scale=1)
+            results = gr.HTML("", js_on_load=cards.PICK, elem_id="results")
+    query = [made["way"], made["text"], made["kind"], *made["values"]]
+    where = [made["source"], made["adapter"], made["count"]]
+    asked, outputs = [*where, *query], [box, results]
+    go, more, take = actions(engine, visitors, drawn)
+    private = {"api_visibility": "private"}
+    made["go"].click(go, asked, outputs, **private)
+    made["text"].submit(go, asked, outputs, **private)
     results.click(more, where, outputs, **private)
     for button in (made["files"], made["folder"]):
-        button.upload(take, button, made["source"], **private).success(
-            go, [*where, *query], outputs, **private
-        )
+        taken = button.upload(take, button, made["source"], **private)
+        taken.success(go, asked, outputs, **private)
+    adapt(engine, made, query, box)
+    return go, asked, outputs
+
+
+def adapt(engine: Engine, made: dict, query: list, box: gr.HTML) -> None:
+    """Let the fields follow each other, and the box follow the query as it is typed."""
+    quiet = {"api_visibility": "private", "show_progress": "hidden"}
+
+    def kinds_of(adapter: str) -> gr.Dropdown:
+        kinds = engine.kinds(adapter)
+        return gr.Dropdown([(KINDS[kind], kind) for kind in kinds], value=kinds[0])
+
     made["way"].change(
         lambda way: (gr.Group(visible=way == WORDS), gr.Group(visible=way == FORM)),
         made["way"],
         [made["words"], made["form"]],
         **quiet,
     )
-    made["adapter"].change(
-        lambda adapter: gr.Dropdown(
-            [(KINDS[kind], kind) for kind in engine.kinds(adapter)], value=engine.kinds(adapter)[0]
-        ),
-        made["adapter"],
-        made["kind"],
-        **quiet,
-    )
+    made["adapter"].change(kinds_of, made["adapter"], made["kind"], **quiet)
     gr.on(
         [component.change for component in query],
         lambda way, text, kind, *values: sent(engine, way, text, kind, list(values)),
@@ -255,4 +265,3 @@ def build(
         trigger_mode="always_last",
         **quiet,
     )
-    return go, [*where, *query], outputs

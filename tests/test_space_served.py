@@ -154,7 +154,8 @@ def zipped(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def connect(server):
     client = pytest.importorskip("gradio_client", reason="needs gradio_client")
-    return lambda: client.Client(server.url, verbose=False)
+    patient = {"timeout": START}  # on a loaded machine
+    return lambda: client.Client(server.url, verbose=False, httpx_kwargs=patient)
 
 
 @pytest.mark.slow
