@@ -6,7 +6,7 @@
 The same from Python:
 
     from clear_par.gallery_clear import Gallery, load_embedder
-    gallery, report = Gallery.build("people.gallery", "crops/", load_embedder(None, "MODEL", None))
+    gallery, report = Gallery.build("people.gallery", "crops/", load_embedder("MODEL"))
     for hit in gallery.search("woman with a red top and a backpack").hits:
         print(hit.rank, hit.score, hit.image, hit.matched)
 
@@ -34,9 +34,7 @@ def build(arguments: argparse.Namespace) -> None:
     """Make a gallery."""
     options = build_options(arguments)
     options.open(arguments.images)  # wrong images are said before a model is loaded
-    embedder = load_embedder(
-        None, arguments.model or str(ROOT), arguments.adapter, arguments.device
-    )
+    embedder = load_embedder(arguments.model or str(ROOT), arguments.adapter, arguments.device)
     gallery, report = Gallery.build(arguments.gallery, arguments.images, embedder, options)
     print_report(gallery, report)
 
@@ -64,7 +62,7 @@ def build_options(arguments: argparse.Namespace) -> BuildOptions:
 def open_gallery(arguments: argparse.Namespace) -> Gallery:
     """The gallery with its model."""
     table = GalleryTable.open(arguments.gallery)
-    embedder = load_embedder(table, arguments.model, arguments.adapter, arguments.device)
+    embedder = load_embedder(arguments.model, arguments.adapter, arguments.device, table)
     return Gallery(table, embedder)
 
 

@@ -22,6 +22,7 @@ from .workers import embed_readable, light
 
 LOCAL = "local"
 LOCAL_WORKERS = 2
+SAMPLE_RATE = 256  # rows for each list that the centres are computed from
 IN_FLIGHT = 2  # batches that each worker has before it, so that none waits
 
 
@@ -121,6 +122,7 @@ def index_builder(address: str) -> Callable[[GalleryTable, IndexSettings], None]
         ray = connect(address)
         import lance_ray
 
+        most = table.count() // settings.num_partitions  # it refuses to sample more than there is
         with _quietly():
             lance_ray.create_index(
                 table.dataset_uri,
@@ -130,6 +132,7 @@ def index_builder(address: str) -> Callable[[GalleryTable, IndexSettings], None]
                 num_workers=num_workers(ray),
                 metric="cosine",
                 num_partitions=settings.num_partitions,
+                sample_rate=max(min(SAMPLE_RATE, most), 2),
             )
         table.store_index_settings(settings)
 

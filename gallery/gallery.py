@@ -62,7 +62,7 @@ class Gallery:
     @cached_property
     def embedder(self) -> "Embedder":
         """The model, loaded from where the gallery remembers it."""
-        return load_embedder(self.table, None, None)
+        return load_embedder(table=self.table)
 
     # ---- making -----------------------------------------------------------------------------
 
@@ -228,15 +228,23 @@ def make_workers(embedder: "Embedder", options: BuildOptions) -> Workers:
 
 
 def load_embedder(
-    table: GalleryTable | None, model: str | None, adapter: str | None, device: str | None = None
+    model: str | None = None,
+    adapter: str | None = None,
+    device: str | None = None,
+    table: GalleryTable | None = None,
 ) -> "Embedder":
-    """Load a model: the one named, else that of the gallery.
+    """Load a model with its adapter: the one named, else that of an open table.
+
+    Args:
+        model: folder or Hub id. adapter: None: the table's, or `adapters/peta` of the model.
 
     Raises:
         ValueError: when it cannot be loaded, or is not the one that made the gallery.
     """
     from .embedding import Embedder
 
+    if model is None and table is None:
+        raise ValueError("`model` must be a folder or a Hub id, got None and no gallery.")
     if model is None:
         model, adapter = table.identity.model, adapter or table.identity.adapter
     if Path(model).is_dir():  # found again from any working directory

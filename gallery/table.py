@@ -14,7 +14,6 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
-import lancedb
 import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
@@ -24,6 +23,12 @@ from .filters import Column, column
 from .identity import Identity
 from .index_settings import EXACT, IndexSettings
 from .metadata import CAMERA, TIME, TYPED
+
+try:
+    import lancedb
+except ModuleNotFoundError as error:
+    remedy = "The gallery needs LanceDB: pip install 'clear-par[gallery]'."
+    raise ModuleNotFoundError(remedy) from error
 
 NAME = "crops"
 INDEX_NAME = "embedding_idx"  # the engine's own default

@@ -1,7 +1,9 @@
 """The gallery: built from drawn crops with the micro model, compared with hashlib and numpy."""
 
 import csv
+import doctest
 import hashlib
+import importlib
 import io
 import json
 import re
@@ -636,6 +638,19 @@ def test_bad_input_is_one_clear_error(with_model, gallery, bad, tmp_path, argume
     assert str(error.value).startswith("clear-gallery: error: ")
     assert "\n" not in str(error.value)
     assert re.search(message, str(error.value)), error.value
+
+
+def test_without_ray_the_remedy_is_named(with_model, gallery, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lance_ray", None)
+    with pytest.raises(SystemExit, match=r"error: `ray` must be installed .*gallery-ray"):
+        run("search", gallery.table.uri, "hat", "--ray", "local")
+
+
+@pytest.mark.parametrize("name", ["filters", "metadata", "options", "searching"])
+def test_examples_in_the_documentation_run(name):
+    result = doctest.testmod(importlib.import_module(f"clear_par.gallery.{name}"))
+    assert result.failed == 0
+    assert result.attempted > 0
 
 
 def fill_in(word: str, places: dict) -> str:

@@ -14,6 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clear_par.gallery.embedding import Embedder
+from clear_par.gallery.gallery import BuildOptions, Gallery
+from clear_par.gallery.index_settings import IVF
+from clear_par.gallery.searching import Search
 from clear_par.gallery.table import GalleryTable
 
 WRITER = Path(__file__).parent / "fixtures" / "gallery_writer.py"
@@ -205,22 +209,41 @@ def test_two_processes_of_accelerate_make_the_same_gallery(gallery_model, crops,
 
 @pytest.mark.slow
 def test_two_workers_of_ray_find_the_same(gallery_model, crops, tmp_path):
-    pytest.importorskip("ray", reason="needs the extra gallery-ray")
+    ray = pytest.importorskip("ray", reason="needs the extra gallery-ray")
     pytest.importorskip("lance_ray", reason="needs the extra gallery-ray")
-    main = ["-m", "clear_par.gallery_clear"]
-    for place, ray in (("here", []), ("ray", ["--ray", "local"])):
-        build = ["build", tmp_path / place, crops, "--model", gallery_model, "--batch-size", 8]
-        assert "50 crops added" in run([*main, *build, *ray])
-    here, ray = rows(tmp_path / "here"), rows(tmp_path / "ray")
-    assert here.keys() == ray.keys()
-    for found, vector in here.items():
-        np.testing.assert_allclose(ray[found], vector, atol=1e-5)
-    (tmp_path / "queries.txt").write_text("hat\nbackpack and skirt\nfemale\nred glasses\n")
-    search = ["search", tmp_path / "ray", "--queries", tmp_path / "queries.txt", "--format", "csv"]
-    filtered = [*search, "--filter", "hat > 0.2"]
-    assert run([*main, *search]) == run([*main, *search, "--ray", "local"])
-    tuned = ["info", tmp_path / "ray", "--tune", "--index", "IVF_SQ", "--recall", "1"]
-    said = run([*main, *tuned, "--num-queries", 5, "--ray", "local"])
-    assert '"kind": "IVF_SQ"' in said
-    for command in (search, filtered):
-        assert run([*main, *command]) == run([*main, *command, "--ray", "local"])
+    embedder = Embedder.load(str(gallery_model), device="cpu")
+    galleries = {}
+    try:
+        for address in (None, "local"):
+            options = BuildOptions(batch_size=8, ray=address)
+            place = tmp_path / str(address)
+            galleries[address], report = Gallery.build(str(place), str(crops), embedder, options)
+            assert (report.added, report.duplicates, len(report.broken)) == (50, 1, 1)
+        here, there = rows(tmp_path / "None"), rows(tmp_path / "local")
+        assert here.keys() == there.keys()
+        for found, vector in here.items():
+            np.testing.assert_allclose(there[found], vector, atol=1e-5)
+        gallery = galleries["local"]
+        searches = [
+            Search({"hat": True}),
+            Search("red skirt", filter="image < '040'"),
+            Search(image=str(crops / "007.png")),
+        ]
+        require_same(gallery, searches)  # without an index
+        trials = gallery.tune(5, recall=1, kind=IVF, say=str, ray="local")
+        assert trials[-1].settings.kind == IVF
+        assert gallery.info()["index"]["indexed_rows"] == 50
+        require_same(gallery, searches)
+    finally:
+        ray.shutdown()
+
+
+def require_same(gallery: Gallery, searches: list[Search]) -> None:
+    """The same top ten, found here and by the workers."""
+    here = gallery.search_many(searches)
+    there = gallery.search_many(searches, ray="local")
+    for one, other in zip(here, there, strict=True):
+        assert len(one.hits) == 10
+        assert [hit.id for hit in one.hits] == [hit.id for hit in other.hits]
+        scores = [hit.score for hit in other.hits]
+        assert scores == pytest.approx([hit.score for hit in one.hits], abs=1e-5)
