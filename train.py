@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from clear_par.training.averaging import WeightAverage
 from clear_par.training.health import require_finite_loss, require_finite_score
+from clear_par.training.launching import require_launch_as_asked
 from clear_par.training.optimization import build_optimizer, rate_share, set_rate
 from clear_par.training.publishing import complete_run
 from clear_par.training.recognition import RecognitionStage
@@ -109,6 +110,7 @@ def begin(settings: TrainingSettings) -> Run:
         log_with=tracker_names(settings.report_to),
         project_dir=f"{settings.output_dir}.logs",
     )
+    require_launch_as_asked(accelerator, settings.gradient_accumulation_steps)
     record = public_settings(settings, accelerator.num_processes)
     states = RunStates(output, settings.state_every, settings.keep_states)
     if accelerator.is_main_process:

@@ -22,6 +22,7 @@ from ..datasets_scripts.person_dataset import (
     require_dataset_name,
 )
 from ..retrieval_loss_clear import MARGIN_KINDS
+from .launching import launched_precision
 
 
 def option(default, reason: str):
@@ -246,7 +247,13 @@ class TrainingSettings(DataSettings):
     )
 
     # The machine
-    mixed_precision: str = option("no", "no, bf16 or fp16; bf16 is faster on recent processors.")
+    mixed_precision: str = field(
+        default_factory=launched_precision,
+        metadata={
+            "help": "no, bf16 or fp16; bf16 is faster on recent processors; default: what "
+            "accelerate launch was configured with, else no."
+        },
+    )
     num_workers: int = option(0, "Processes that load crops; 0 is fastest with cached crops.")
     seed: int = option(0, "Seed of weights, order and augmentation.")
     on_bad_image: str = option(
