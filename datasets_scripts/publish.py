@@ -10,13 +10,18 @@ import sys
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
+
+# Of the HTTP library that huggingface_hub uses, whichever that is: raised without a connection.
+from huggingface_hub.errors import HTTPError
 
 from .parquet_folder import Conversion, file_digest
 
 _WARNING = (
     "the licence of {dataset} does not allow to publish its images again, and {repo_id} {is_public}"
 )
+
+# What a push can end in; RuntimeError comes from an upload that breaks off.
+HUB_FAILURES = (OSError, RuntimeError, HTTPError)
 
 
 class PublishError(RuntimeError):
@@ -65,7 +70,7 @@ def publish(
             allow_patterns=record.own_files,
             commit_message=f"{record.dataset} {record.config_name} as Parquet",
         )
-    except (HfHubHTTPError, OSError) as error:
+    except HUB_FAILURES as error:
         raise PublishError(
             f"the push to {repo_id} failed: {error}\n{folder} is whole; repeat with: "
             f"python -m clear_par.datasets_scripts.publish {folder} {repo_id}"
@@ -119,7 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"publish: error: {error}") from None
 
 
-__all__ = ["PublishError", "add_push_options", "publish", "push_from"]
+__all__ = ["HUB_FAILURES", "PublishError", "add_push_options", "publish", "push_from"]
 
 if __name__ == "__main__":
     main()

@@ -325,6 +325,7 @@ def test_what_is_no_hub_id_is_refused_before_the_training(make_settings, name):
 LOAD = """
 import json, sys
 import torch
+from huggingface_hub import hf_hub_download
 from PIL import Image
 from transformers import AutoModel, AutoProcessor, pipeline
 model = AutoModel.from_pretrained("me/clear", trust_remote_code=True)
@@ -340,6 +341,11 @@ found = find([crop, crop.transpose(0)], query={"backpack": True})
 sys.path.insert(0, sys.argv[1])
 from handler import EndpointHandler
 served = EndpointHandler(sys.argv[1])({"inputs": crop})
+crop.save("crop.jpg")
+for repo in ("me/clear", "me/adapter"):  # what the cards say
+    text = open(hf_hub_download(repo, "README.md")).read()
+    code = text.split("```python")[1].split("```")[0].replace("THIS_REPOSITORY", repo)
+    exec(code)
 assert "clear_par" not in sys.modules
 print(json.dumps([logits[0].tolist(), sorted(recognise(crop)), len(found), sorted(served)]))
 """

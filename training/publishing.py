@@ -14,9 +14,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi
 
-# Of the HTTP library that huggingface_hub uses, whichever that is: raised without a connection.
-from huggingface_hub.errors import HTTPError
-
+from ..datasets_scripts.publish import HUB_FAILURES
 from .model_card import (
     CARD,
     EVAL_RESULTS,
@@ -107,8 +105,7 @@ def push_run(
     try:
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         commit = api.create_commit(repo_id, operations, commit_message=MESSAGES[stage])
-    # RuntimeError is what an upload that breaks off ends in.
-    except (OSError, RuntimeError, HTTPError) as error:
+    except HUB_FAILURES as error:
         command = repeat_command(folder, repo_id, private, path_in_repo, benchmark)
         raise PushError(
             f"the push to {repo_id} failed: {reason_of(error)}\n{folder} is whole and finished; "
