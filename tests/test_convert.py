@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from datasets import Dataset, Value, load_dataset
+from huggingface_hub import HfApi
 
 from clear_par.attributes_clear import AttributeSchema
 from clear_par.datasets_scripts import convert, parquet_folder, publish
@@ -305,6 +306,14 @@ def test_what_was_pushed_loads_by_its_hub_id(converted, hub_endpoint, tmp_path, 
         ValueError, match=r"`dataset` must be a folder or the Hub id .*'me/nothing'"
     ):
         dataset_schema("me/nothing")
+
+
+@pytest.mark.usefixtures("hub_endpoint")
+def test_a_push_without_a_connection_says_how_to_repeat_it(converted, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    unreachable = HfApi(endpoint="http://127.0.0.1:9", token="hf_of_a_test")
+    with pytest.raises(publish.PublishError, match=r"is whole; repeat with: python -m clear_par"):
+        publish.publish(converted, "me/drawn", api=unreachable)
 
 
 REFUSED = ("/api/repos/create", "/preupload/")  # nothing has been sent by then
