@@ -5,7 +5,15 @@ from pathlib import Path
 import datasets
 from datasets import Dataset, Image
 
-from ..datasets_scripts.person_dataset import BUILDERS, load_person_dataset
+from ..datasets_scripts.person_dataset import (
+    BUILDERS,
+    UNKNOWN_CAMERA,
+    UNKNOWN_PERSON,
+    load_person_dataset,
+)
+
+# How the person data sets of this project say that they do not know.
+UNKNOWN = {"camera": UNKNOWN_CAMERA, "person_id": UNKNOWN_PERSON}
 
 
 def load_splits(images: str, split: str | None) -> dict[str, Dataset]:
@@ -39,6 +47,15 @@ def load_splits(images: str, split: str | None) -> dict[str, Dataset]:
     return _undecoded(splits if split is None else {split: splits[split]})
 
 
+def known_metadata(values: dict) -> dict:
+    """A row without the numbers that stand for "unknown".
+
+    >>> known_metadata({"camera": -1, "person_id": 7, "floor": -1})
+    {'camera': None, 'person_id': 7, 'floor': -1}
+    """
+    return {n: None if v == UNKNOWN.get(n, "") else v for n, v in values.items()}
+
+
 def _load_builder(name: str, folder: str, split: str) -> Dataset:
     return load_person_dataset(name, folder or None, split)
 
@@ -53,4 +70,4 @@ def _undecoded(splits: dict[str, Dataset]) -> dict[str, Dataset]:
     return found
 
 
-__all__ = ["load_splits"]
+__all__ = ["known_metadata", "load_splits"]

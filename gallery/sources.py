@@ -286,7 +286,7 @@ def _read_parquet_row(place: Path, image: str) -> bytes:
 
 
 def _open_dataset(images: str, split: str | None) -> Source:
-    from .hub_rows import load_splits
+    from .hub_rows import known_metadata, load_splits  # `datasets` takes a second to import
 
     splits = load_splits(images, split)
     image = _image_column(next(iter(splits.values())).features.arrow_schema, images)
@@ -296,7 +296,7 @@ def _open_dataset(images: str, split: str | None) -> Source:
         for name, rows in splits.items():
             for index, values in enumerate(rows.select_columns([image, *columns])):
                 content = _image_bytes(values.pop(image), Path())
-                yield Item(f"{name}#{index}", content, values)
+                yield Item(f"{name}#{index}", content, known_metadata(values))
 
     return Source(f"dataset:{images}", sum(map(len, splits.values())), columns, items)
 

@@ -646,7 +646,7 @@ def test_without_ray_the_remedy_is_named(with_model, gallery, monkeypatch):
         run("search", gallery.table.uri, "hat", "--ray", "local")
 
 
-@pytest.mark.parametrize("name", ["filters", "metadata", "options", "searching"])
+@pytest.mark.parametrize("name", ["filters", "hub_rows", "metadata", "options", "searching"])
 def test_examples_in_the_documentation_run(name):
     result = doctest.testmod(importlib.import_module(f"clear_par.gallery.{name}"))
     assert result.failed == 0
