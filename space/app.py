@@ -34,6 +34,7 @@ HERE = Path(__file__).resolve().parent
 SAMPLES = 12  # drawn crops that are offered in the first tab
 PARALLEL = 4  # requests that are prepared at the same time; the model takes one after another
 WAITING = 64  # further requests are told to come back later
+SESSIONS = 64  # of which Gradio remembers which crop is chosen; each holds half a megabyte
 LIFE = 1800  # seconds that a file lies at most, should the end of a session go unnoticed
 
 
@@ -125,6 +126,7 @@ def launch(page: gr.Blocks, **changes):
         "css_paths": HERE / "style.css",
         "max_file_size": uploads.MAX_UPLOAD_BYTES,
         "max_threads": 16,
+        "state_session_capacity": SESSIONS,
         "footer_links": [],
         "ssr_mode": False,
     }
