@@ -279,14 +279,14 @@ def test_agreement_is_the_classifiers(engine, crops):
         told = {
             label: (p, ok) for label, p, ok in find.agreement(engine.schema, QUERY, one, logits)
         }
-        assert list(told) == ["gender female", "upper colour red", "backpack", "no hat"]
-        assert told["gender female"][1] == (one["gender"][0] == "female")
+        assert list(told) == ["female", "upper red", "backpack", "no hat"]
+        assert told["female"][1] == (one["gender"][0] == "female")
         hat = torch.sigmoid(logits[engine.schema.index("accessoryHat")]).item()
         assert told["no hat"] == (pytest.approx(1 - hat, abs=1e-6), hat <= 0.5)
         backpack = torch.sigmoid(logits[engine.schema.index("carryingBackpack")]).item()
         assert told["backpack"] == (pytest.approx(backpack, abs=1e-6), backpack > 0.5)
         red = torch.sigmoid(logits[engine.schema.index("upperBodyRed")]).item()
-        assert told["upper colour red"][0] == pytest.approx(red, abs=1e-6)
+        assert told["upper red"][0] == pytest.approx(red, abs=1e-6)
 
 
 # ---- the page ---------------------------------------------------------------------------------
