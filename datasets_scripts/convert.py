@@ -37,7 +37,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line: convert, then push if asked for."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if (options.private or options.public or options.i_may_publish) and not options.push_to_hub:
+        parser.error("--private, --public and --i-may-publish belong to --push-to-hub")
     partial = {"allow_partial": True} if options.allow_partial else {}
     try:
         data = open_person_dataset(options.dataset, options.source, options.config_name, **partial)

@@ -29,6 +29,7 @@ SCHEMA_FILE = "schema.json"
 _RESERVED = ("file_name", "image", "image_name", "person_id", "camera", "split")
 _COMPUTED = ("labels", "category_id")
 _SPLIT_SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
+_NOBODY = ("", "-1", "-1.0", "nan", "none")  # person or camera that is unknown
 _LABELS = {
     **dict.fromkeys(("1", "1.0", "true"), 1),
     **dict.fromkeys(("0", "0.0", "false"), 0),
@@ -236,7 +237,7 @@ def _column_labels(root: Path, table: OwnTable, name: str) -> list[int]:
 def _codes(values: Sequence[object], unknown: int) -> np.ndarray:
     """Whole numbers as they are; other names numbered by first appearance; blank: unknown."""
     texts = ["" if v is None else str(v).strip() for v in values]
-    known = list(dict.fromkeys(text for text in texts if text not in ("", "-1", "nan")))
+    known = list(dict.fromkeys(text for text in texts if text.lower() not in _NOBODY))
     are_numbers = all(re.fullmatch("0|[1-9][0-9]{,8}", text) for text in known)
     code = {text: int(text) if are_numbers else i for i, text in enumerate(known)}
     return np.array([code.get(text, unknown) for text in texts], dtype=np.int32)

@@ -427,4 +427,7 @@ def test_the_command_converts_and_pushes(hub_endpoint, tmp_path, capsys, monkeyp
         publish.main([str(folder), "me/own"])
     with pytest.raises(SystemExit, match="convert: error: `dataset` must be one of"):
         convert.main(["nothing", "--output", str(output)])
+    with pytest.raises(SystemExit, match="2"):
+        convert.main([str(folder), "--output", str(output), "--public"])
+    assert "belong to --push-to-hub" in capsys.readouterr().err
     assert pq.read_schema(output / "default" / "test-00000-of-00001.parquet").names[0] == "image"

@@ -96,7 +96,9 @@ def test_a_table_gives_the_columns_of_every_data_set(write, crops):
 
 def test_json_lines_give_the_same_rows(write):
     columns = {"hat": [True, 0, None, 1.0], "bag": [-1, 1, 0, False], "split": SPLIT}
+    columns["camera"] = [7, -1.0, None, 8]
     rows = load_person_dataset(str(write(columns, kind="jsonl")), split="train+validation+test")
+    assert rows["camera"][:] == [7, -1, -1, 8]
     assert rows["labels"][:] == [[1, U], [0, 1], [U, 0], [1, 0]]
     assert rows["person_id"][:] == [-1] * 4
 
