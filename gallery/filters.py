@@ -7,6 +7,7 @@ columns that exist and values that were read as such. No function, sub-query or 
 """
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ TOKEN = re.compile(
 class Column:
     """A column that filters may name.
 
-    sql: its name as the engine reads it. kind: "text", "number", "time", "flag" or "probability".
+    sql: its name as the engine reads it. kind: "text", "number", "whole" (number), "time",
+    "flag" or "probability".
     """
 
     sql: str
@@ -194,10 +196,21 @@ class _Reader:
             if value not in ("TRUE", "FALSE"):
                 raise self._wrong(f"TRUE or FALSE must follow, not {value!r}")
             return value
-        if known.kind in ("number", "probability"):
-            return self._next("number", what=f"a number for {known.sql}")
+        if known.kind in ("number", "whole", "probability"):
+            return self._number(self._next("number", what=f"a number for {known.sql}"), known)
         text = self._next("text", what=f"a value in single quotes for {known.sql}")
         return self._time(text) if known.kind == "time" else text
+
+    def _number(self, text: str, known: Column) -> str:
+        """As the engine reads it: without a plus, whole ones within 64 bits."""
+        number = float(text)
+        if not math.isfinite(number):
+            raise self._wrong(f"{text} is too large a number")
+        if known.kind != "whole":
+            return text.removeprefix("+")
+        if not number.is_integer() or abs(number) >= 2**63:
+            raise self._wrong(f"a whole number for {known.sql} must follow, not {text}")
+        return str(int(text) if text.lstrip("+-").isdigit() else int(number))
 
     def _time(self, text: str) -> str:
         try:

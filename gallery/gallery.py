@@ -77,16 +77,22 @@ class Gallery:
             images: see `open_source`.
 
         Raises:
-            ValueError: for a place, images or model that do not fit; nothing is changed then.
+            ValueError: for a place, images or model that do not fit; no empty gallery is left.
         """
         options = options or BuildOptions()
         source = options.open(images)
         workers = make_workers(embedder, options)
-        if workers.is_main and not GalleryTable.exists(uri):
+        is_new = workers.is_main and not GalleryTable.exists(uri)
+        if is_new:
             GalleryTable.create(uri, embedder.identity(), dict(column_names(source, None).values()))
         workers.gather([uri])  # the others wait until the table is there
         gallery = cls(GalleryTable.open(uri), embedder)
-        return gallery, gallery._fill(source, workers, options)
+        try:
+            return gallery, gallery._fill(source, workers, options)
+        except ValueError:
+            if is_new and not gallery.table.count():
+                gallery.table.drop()
+            raise
 
     @classmethod
     def open(cls, uri: str, embedder: "Embedder | None" = None) -> "Gallery":

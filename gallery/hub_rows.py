@@ -5,11 +5,12 @@ from pathlib import Path
 import datasets
 from datasets import Dataset, Image
 
+from ..datasets_scripts.parquet_folder import repeated_splits
 from ..datasets_scripts.person_dataset import (
     BUILDERS,
     UNKNOWN_CAMERA,
     UNKNOWN_PERSON,
-    load_person_dataset,
+    open_person_dataset,
 )
 
 # How the person data sets of this project say that they do not know.
@@ -22,7 +23,7 @@ def load_splits(images: str, split: str | None) -> dict[str, Dataset]:
     Args:
         images: folder of `save_to_disk`, name of a builder of this project ("name" or
             "name@folder" with the folder of its data), or Hub id.
-        split: None: every split.
+        split: None: every split; of a builder those that do not only repeat others.
 
     Raises:
         ValueError: when nothing of that name can be loaded, or it has no such split.
@@ -32,7 +33,7 @@ def load_splits(images: str, split: str | None) -> dict[str, Dataset]:
         if Path(images).is_dir():
             loaded = datasets.load_from_disk(images)
         elif name in BUILDERS:
-            return _undecoded({split or "train": _load_builder(name, folder, split or "train")})
+            return _undecoded(_load_builder(name, folder, split))
         else:
             loaded = datasets.load_dataset(images)
     except (OSError, ValueError, RuntimeError, ConnectionError) as error:
@@ -56,8 +57,14 @@ def known_metadata(values: dict) -> dict:
     return {n: None if v == UNKNOWN.get(n, "") else v for n, v in values.items()}
 
 
-def _load_builder(name: str, folder: str, split: str) -> Dataset:
-    return load_person_dataset(name, folder or None, split)
+def _load_builder(name: str, folder: str, split: str | None) -> dict[str, Dataset]:
+    data = open_person_dataset(name, folder or None)
+    if split is not None:
+        return {split: data.load(split)}
+    splits = {own: data.rows(own) for own in data.own_splits}
+    names = {own: rows["image_name"][:] for own, rows in splits.items()}
+    repeated = repeated_splits(names)
+    return {own: rows for own, rows in splits.items() if own not in repeated}
 
 
 def _undecoded(splits: dict[str, Dataset]) -> dict[str, Dataset]:

@@ -44,8 +44,11 @@ class Search:
             raise ValueError("`query` or `image` must be given, got neither.")
         if not isinstance(self.top_k, int) or not 1 <= self.top_k <= MOST_HITS:
             raise ValueError(f"`top_k` must be from 1 to {MOST_HITS}, got {self.top_k!r}.")
-        if not 0 <= self.image_weight <= 1:
-            raise ValueError(f"`image_weight` must be from 0 to 1, got {self.image_weight}.")
+        weight = self.image_weight
+        if not isinstance(weight, (int, float)) or not 0 <= weight <= 1:
+            raise ValueError(f"`image_weight` must be from 0 to 1, got {weight!r}.")
+        if not isinstance(self.image, (str, Path, bytes, type(None))):
+            raise ValueError(f"`image` must be a path or bytes, got {self.image!r}.")
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,11 @@ def _named_files(
             columns = union_types(columns, column_types(rows.values()))
             beside = PurePosixPath(file).parent
             metadata |= {(beside / key).as_posix(): row for key, row in rows.items()}
+    if metadata and metadata.keys().isdisjoint(images):
+        raise ValueError(
+            f"`images` must hold what its metadata names, got {name!r} without "
+            f"{next(iter(metadata))!r} and all others. Name files from the metadata file's folder."
+        )
 
     def items() -> Iterator[Item]:
         for image in images:
@@ -184,13 +189,13 @@ def _named_files(
 
 def _metadata_rows(place: str, content: bytes) -> dict[str, dict]:
     """File name -> row of a metadata file."""
-    text = content.decode("utf-8-sig")
     try:
+        text = content.decode("utf-8-sig")
         if place.endswith(".jsonl"):
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
         else:
             rows = [_read_cells(row) for row in csv.DictReader(io.StringIO(text))]
-        return {row.pop(FILE_NAME): row for row in rows}
+        return {PurePosixPath(row.pop(FILE_NAME)).as_posix(): row for row in rows}
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(
             f"`images` must have rows with a {FILE_NAME!r} in {place!r}, got none there: {error!r}."
@@ -288,6 +293,9 @@ def _read_parquet_row(place: Path, image: str) -> bytes:
 def _open_dataset(images: str, split: str | None) -> Source:
     from .hub_rows import known_metadata, load_splits  # `datasets` takes a second to import
 
+    builder, _, folder = images.partition("@")
+    if folder and Path(folder).is_dir():  # found again from any working directory
+        images = f"{builder}@{Path(folder).resolve()}"
     splits = load_splits(images, split)
     image = _image_column(next(iter(splits.values())).features.arrow_schema, images)
     columns = _scalar_columns(next(iter(splits.values())).features.arrow_schema)

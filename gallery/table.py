@@ -44,7 +44,7 @@ KINDS = (
     (pa.types.is_string, "text"),
     (pa.types.is_boolean, "flag"),
     (pa.types.is_timestamp, "time"),
-    (pa.types.is_integer, "number"),
+    (pa.types.is_integer, "whole"),
     (pa.types.is_floating, "number"),
 )
 
@@ -212,8 +212,10 @@ class GalleryTable:
         Args:
             build_index: another way to build one than `GalleryTable.build_index`.
         """
-        wanted = IndexSettings.default(self.count())
-        if self.index.kind == EXACT and wanted.kind != EXACT:
+        count, there = self.count(), self.index
+        wanted = IndexSettings.default(count)
+        is_chosen = 2 * there.measured.get("rows", 0) >= count  # by `info --tune`, for such a size
+        if there.kind == EXACT and wanted.kind != EXACT and not is_chosen:
             (build_index or GalleryTable.build_index)(self, wanted)
         self._table.optimize(cleanup_older_than=KEPT_VERSIONS)
 
@@ -313,6 +315,7 @@ class GalleryTable:
         if found:
             self._take_note(REMOVAL_KEY, "unfinished")
             self._table.delete(where)
+        if found or self.is_removal_unfinished:
             self.purge()
         return found
 
@@ -336,6 +339,14 @@ class GalleryTable:
         if self.is_removal_unfinished:
             self._take_note(REMOVAL_KEY, None)
             self._drop_earlier_versions()
+
+    def drop(self) -> None:
+        """Remove the gallery itself; what else lies in its folder stays."""
+        self._database.drop_table(NAME)
+        if is_local(self.uri):
+            (Path(self.uri) / LOCK).unlink(missing_ok=True)
+            if not any(Path(self.uri).iterdir()):
+                Path(self.uri).rmdir()
 
     def _drop_earlier_versions(self) -> None:
         with warnings.catch_warnings():

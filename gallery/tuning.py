@@ -212,7 +212,8 @@ def _sample(table: GalleryTable) -> np.ndarray:
     """(crops, attributes) probabilities of some crops, spread over the table."""
     step, rows, at = max(table.count() // SAMPLE, 1), [], 0
     for batch in table.batches(["attributes"]):
-        cells = batch["attributes"].take(pa.array(range(-at % step, len(batch), step)))
+        places = pa.array(range(-at % step, len(batch), step), pa.int64())  # may be none
+        cells = batch["attributes"].take(places)
         rows.append(np.stack([column.to_numpy() for column in cells.flatten()], axis=1))
         at += len(batch)
     if not at:

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from clear_par import gallery_clear
-from clear_par.gallery import building
+from clear_par.gallery import building, hub_rows, tuning
 from clear_par.gallery.embedding import Embedder
 from clear_par.gallery.filters import Column, column, compile_filter
 from clear_par.gallery.gallery import BuildOptions, Gallery
@@ -240,6 +240,27 @@ def test_other_sources_give_the_same_files(sources, crops, name):
     assert read_again(source.name, items[9].image) == paths[9].read_bytes()
 
 
+def test_all_splits_of_a_builder_are_read_but_none_twice(monkeypatch):
+    from datasets import Dataset
+
+    class Data:
+        parts = {"train": ["a", "b"], "validation": ["c"], "trainval": ["a", "b", "c"]}
+        own_splits = tuple(parts)
+
+        def rows(self, split):
+            return Dataset.from_dict({"image_name": self.parts[split]})
+
+        load = rows
+
+    monkeypatch.setattr(hub_rows, "open_person_dataset", lambda name, folder: Data())
+    found = hub_rows.load_splits("peta@folder", None)
+    assert {name: rows["image_name"][:] for name, rows in found.items()} == {
+        "train": ["a", "b"],
+        "validation": ["c"],
+    }
+    assert list(hub_rows.load_splits("peta@folder", "trainval")) == ["trainval"]
+
+
 def test_a_source_that_is_gone_is_said(tmp_path):
     with pytest.raises(ValueError, match="must still be in its source"):
         read_again(f"folder:{tmp_path}", "gone.png")
@@ -368,7 +389,7 @@ def test_a_reader_follows_the_writer(own, tmp_path):
 COLUMNS = {
     "camera": column("camera", "text"),
     "time": column("time", "time"),
-    "floor": column("floor", "number"),
+    "floor": column("floor", "whole"),
     "indoor": column("indoor", "flag"),
     "hat": column("attributes.hat", "probability"),
     "upper colour red": Column("`attributes`.`r`", "probability"),
@@ -393,6 +414,8 @@ COLUMNS = {
         ("camera = 'it's'", "must follow, not 's'|cannot read"),
         ("floor = 'c1'", "a number for"),
         ("floor = 1e", "cannot read|a number"),
+        ("floor = 9223372036854775808", "a whole number for"),
+        ("hat < 1e999", "too large a number"),
         ("time > 'yesterday'", "no time like"),
         ("camera", "a comparison must follow"),
         ("indoor = 1", "TRUE or FALSE"),
@@ -416,6 +439,8 @@ def test_what_is_no_condition_is_one_clear_error(text, reason):
         ("hat or indoor and floor=1", "(`attributes`.`hat` > 0.5 OR (`indoor` AND `floor` = 1))"),
         ("time < '2024-05-01T02:00+02:00'", "`time` < TIMESTAMP '2024-05-01 00:00:00'"),
         ("camera is not null", "`camera` IS NOT NULL"),
+        ("floor in (+5, 1e3, -2)", "`floor` IN (5, 1000, -2)"),
+        ("hat < +.5", "`attributes`.`hat` < .5"),
         ("camera not in ('a')", "`camera` NOT IN ('a')"),
     ],
 )
@@ -462,6 +487,25 @@ def test_tuning_measures_with_descriptions_and_keeps_what_it_chose(own):
     assert all("recall@10" in line for line in lines)
 
 
+def test_a_choice_of_tuning_stays_until_the_gallery_has_doubled(own, monkeypatch):
+    monkeypatch.setattr("clear_par.gallery.index_settings.EXACT_BELOW", 1)
+    own.tune(num_queries=3, kind="exact", say=str)
+    own.table.settle()
+    assert own.info()["index"]["kind"] == "exact"
+    few = {"rows": NUM_CROPS // 2 - 1}
+    own.table.store_index_settings(IndexSettings(measured=few))
+    own.table.settle()
+    assert own.info()["index"]["kind"] == IVF
+
+
+def test_crops_to_tune_with_are_spread_over_parts_of_any_size(gallery, monkeypatch):
+    monkeypatch.setattr("clear_par.gallery.table.BATCH", 7)
+    monkeypatch.setattr(tuning, "SAMPLE", 3)  # every 13th of 40: not one in each part
+    found = tuning._sample(gallery.table)
+    wanted = [list(row["attributes"].values()) for row in rows_of(gallery)[::13]]
+    np.testing.assert_array_equal(found, np.array(wanted, np.float32))
+
+
 def test_the_truth_of_tuning_is_that_of_numpy(gallery):
     queries = gallery.embedder.embed_queries(QUERIES)
     found = exact_ids(gallery.table, queries, 10)
@@ -489,7 +533,8 @@ def test_what_is_removed_is_nowhere_on_the_disk(own, indexed):
     assert row["id"] not in {hit.id for hit in own.search({"hat": True}, top_k=40).hits}
 
 
-def test_a_removal_that_stopped_is_shown_and_finished(own, monkeypatch):
+@pytest.mark.parametrize("again", [False, True])
+def test_a_removal_that_stopped_is_shown_and_finished(own, monkeypatch, again):
     def stop(self):
         raise KeyboardInterrupt
 
@@ -503,7 +548,7 @@ def test_a_removal_that_stopped_is_shown_and_finished(own, monkeypatch):
     assert (facts["crops"], facts["removed_rows_on_disk"]) == (39, 1)
     assert facts["removal_unfinished"]
     assert holding(own, embedding)
-    own.remove()
+    assert own.remove(ids=[row["id"]] if again else []) == 0
     assert holding(own, embedding) == []
     assert not own.info()["removal_unfinished"]
 
@@ -597,6 +642,13 @@ def bad(crops, tmp_path) -> dict[str, Path]:
     places["text.txt"].write_text("no image")
     places["other"].mkdir()
     (places["other"] / "file").touch()
+    places["odd.jsonl"] = tmp_path / "odd.jsonl"
+    places["odd.jsonl"].write_text('{"query": "a hat", "image_weight": "much"}')
+    for name, table in (("strange", b"file_name\nother.png"), ("unread", b"file_name\n\xff.png")):
+        places[name] = tmp_path / name
+        places[name].mkdir()
+        Image.new("RGB", (9, 9), "blue").save(places[name] / "a.png")
+        (places[name] / "metadata.csv").write_bytes(table)
     return {**places, "crops": crops}
 
 
@@ -618,6 +670,11 @@ def bad(crops, tmp_path) -> dict[str, Path]:
         ("search {gallery}", "`query` or `image` must be given, got neither"),
         ("search {gallery} hat --top-k 0", "`top_k` must be from 1 to"),
         ("search {gallery} hat --filter camera=", "`filter` must be a condition over columns"),
+        ("search {gallery} hat --filter floor>1.5", "a whole number for `floor` must follow"),
+        ("search {gallery} hat --filter floor<1e30", "a whole number for `floor` must follow"),
+        ("search {gallery} --queries {odd.jsonl}", "`image_weight` must be from 0 to 1, got"),
+        ("build {new} {strange}", "`images` must hold what its metadata names, .*'other.png'"),
+        ("build {new} {unread}", "`images` must have rows with a 'file_name' in .*metadata.csv"),
         ("search {gallery} hat --filter 1=1;DROP", "`filter` must be a condition over columns"),
         ("search {gallery} --image {text.txt}", "`image` must be a readable image"),
         ("search {gallery} --image no/such.png", "`image` must be a readable file"),
@@ -638,6 +695,7 @@ def test_bad_input_is_one_clear_error(with_model, gallery, bad, tmp_path, argume
     assert str(error.value).startswith("clear-gallery: error: ")
     assert "\n" not in str(error.value)
     assert re.search(message, str(error.value)), error.value
+    assert not bad["new"].exists()  # nothing is left of what failed
 
 
 def test_without_ray_the_remedy_is_named(with_model, gallery, monkeypatch):
