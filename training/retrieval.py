@@ -190,9 +190,8 @@ class RetrievalStage(Stage):
             settings.margin_kind,
         )
         if settings.partial_weight:
-            matches = matching_rows(self.labels[batch["index"]], said["query_attributes"])
-            partial = matching_loss(
-                output.image_embeds, output.query_embeds[count:], matches, settings.scale
+            partial = self._partial_loss(
+                output.image_embeds, output.query_embeds[count:], batch["index"]
             )
             loss = loss + settings.partial_weight * partial
         if settings.semantic_weight:
@@ -200,6 +199,21 @@ class RetrievalStage(Stage):
             semantic = semantic_margin_loss(categories, self.category_values, weights)
             loss = loss + settings.semantic_weight * semantic
         return loss
+
+    def _partial_loss(
+        self, image_embeds: torch.Tensor, query_embeds: torch.Tensor, index: torch.Tensor
+    ) -> torch.Tensor:
+        """`matching_loss` over the batches of all processes, as of one process with their crops.
+
+        Shape: (batch, embed_dim) twice, and (batch,) numbers of the crops, of this process.
+        """
+        index = self.accelerator.gather(index)
+        queries = self.partial_queries["query_attributes"][index]
+        matches = matching_rows(self.labels[index], queries)
+        images, queries = (gathered(e, self.accelerator) for e in (image_embeds, query_embeds))
+        loss = matching_loss(images, queries, matches, self.settings.scale)
+        # Of the gradient each process has the share of its own rows; DDP takes the mean of them.
+        return loss + (self.accelerator.num_processes - 1) * (loss - loss.detach())
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, loader: None) -> dict[str, float]:
@@ -237,3 +251,14 @@ class RetrievalStage(Stage):
         if self.settings.fusion:
             self.model.active_peft_config.fusion_weight = self.fusion_weight()
         save_adapter(self.model, folder, self.settings.base_name)
+
+
+def gathered(rows: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:
+    """The rows of all processes; a gradient reaches those of this one alone.
+
+    Shape: (rows, width) -> (rows of all processes, width), as many rows on each.
+    """
+    if accelerator.num_processes == 1:
+        return rows
+    everything, start = accelerator.gather(rows.detach()), accelerator.process_index * len(rows)
+    return torch.cat([everything[:start], rows, everything[start + len(rows) :]])
