@@ -157,6 +157,9 @@ def test_a_score_that_is_none_is_an_error(value):
 # ---- settings ---------------------------------------------------------------------------------
 
 
+ADAPTER = {"stage": "retrieval", "checkpoint": "base"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -172,6 +175,10 @@ def test_a_score_that_is_none_is_an_error(value):
         ({"epochs": 0}, "`epochs` must be at least 1"),
         ({"batch_size": 0}, "`batch_size` must be at least 1"),
         ({"feature_views": 0}, "`feature_views` must be at least 1"),
+        ({"recipe": "asmr"}, "`recipe` must be another for the stage 'recognition', got 'asmr'"),
+        ({**ADAPTER, "schedule": "plateau"}, "`schedule` must be another .*, got 'plateau'"),
+        ({**ADAPTER, "on_bad_image": "skip"}, "`on_bad_image` must be another .*, got 'skip'"),
+        ({**ADAPTER, "num_synthetic": 5}, "`num_synthetic` must be another .*, got 5"),
     ],
 )
 def test_wrong_settings_are_refused_with_their_name(changes, message):

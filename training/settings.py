@@ -187,7 +187,9 @@ class TrainingSettings(DataSettings):
     learning_rate: float = option(1e-3, "Peak rate; for pre-trained weights take 1e-5 to 1e-4.")
     optimizer: str = option("adamw", "adamw, adam (the authors'), or sgd with Nesterov's momentum.")
     schedule: str = option(
-        "cosine", "cosine, plateau (the authors': a tenth when validation stands still), constant."
+        "cosine",
+        "cosine, constant or, for recognition, plateau (the authors': a tenth when validation "
+        "stands still).",
     )
     weight_decay: float = option(0.05, "Decay of matrices; biases and norms have none.")
     layer_decay: float = option(
@@ -258,7 +260,8 @@ class TrainingSettings(DataSettings):
     seed: int = option(0, "Seed of weights, order and augmentation.")
     on_bad_image: str = option(
         "raise",
-        "A crop that cannot be read: raise names it and ends; skip trains without, counted.",
+        "A crop that cannot be read: raise names it and ends; skip (recognition) trains without, "
+        "counted.",
     )
 
     # The life of the run
@@ -307,11 +310,26 @@ class TrainingSettings(DataSettings):
                 f"`feature_views` must be at least 1, got {self.feature_views}; a new view in each "
                 'epoch (0) needs `cache_features` "false".'
             )
+        self._require_of_stage()
         if self.push_to_hub is not None:
             require_repo_id("push_to_hub", self.push_to_hub)
         self._require_positive("gradient_accumulation_steps", "state_every", "keep_states")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"`layer_decay` must be in (0, 1], got {self.layer_decay}.")
+
+    def _require_of_stage(self) -> None:
+        """Refuse what the other stage alone can do."""
+        values = {"schedule": "plateau", "on_bad_image": "skip"}  # plateau needs validation's loss
+        if self.stage == "recognition":
+            values = {"recipe": "asmr"}
+        elif self.num_synthetic:
+            values["num_synthetic"] = self.num_synthetic
+        for name, value in values.items():
+            if getattr(self, name) == value:
+                raise ValueError(
+                    f"`{name}` must be another for the stage {self.stage!r}, got {value!r}, which "
+                    "only the other stage knows."
+                )
 
 
 def parse_command_line(
