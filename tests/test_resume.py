@@ -108,6 +108,8 @@ def test_a_finished_run_is_not_overwritten_unasked(make_settings):
     before = weights_of("run")
     with pytest.raises(ValueError, match="`output_dir` must not hold a finished run, got 'run'"):
         train.main(make_settings(epochs=1))
+    with pytest.raises(ValueError, match="`output_dir` must not hold a finished run, got 'run'"):
+        train.main(make_settings(epochs=1, resume="never"))
     assert all(torch.equal(before[name], tensor) for name, tensor in weights_of("run").items())
 
 

@@ -42,7 +42,10 @@ def open_run(output: Path, states: RunStates, record: dict, settings: TrainingSe
         other settings, none of which may be lost; OSError when it cannot be written.
     """
     prepare_folder(output)
-    if settings.resume == "never" or settings.overwrite:
+    if settings.overwrite:
+        states.clear()
+    elif settings.resume == "never":
+        _refuse_finished(output)
         states.clear()
     else:
         _refuse_other_run(output, states, record)
@@ -79,16 +82,21 @@ def prepare_folder(output: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _refuse_finished(output: Path) -> None:
+    path = output / RECORDS
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("finished"):
+        raise ValueError(
+            f"`output_dir` must not hold a finished run, got {str(output)!r}. Name another "
+            "folder, or add `--overwrite` to replace it."
+        )
+
+
 def _refuse_other_run(output: Path, states: RunStates, record: dict) -> None:
     earlier, remedy = states.settings(), "add `--resume never` to start again without it"
     if earlier is None and (output / RECORDS).is_file():
+        _refuse_finished(output)
         earlier = json.loads((output / RECORDS).read_text(encoding="utf-8"))
         remedy = "add `--overwrite` to replace it"
-        if earlier.get("finished"):
-            raise ValueError(
-                f"`output_dir` must not hold a finished run, got {str(output)!r}. Name another "
-                f"folder, or {remedy}."
-            )
     changed = [
         f"{name} (was {earlier.get(name)!r}, is {value!r})"
         for name, value in record.items()
