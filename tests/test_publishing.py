@@ -135,6 +135,9 @@ def facts(**changes) -> model_card.RunFacts:
         ("train", "train[:10%]", False),
         ("peta:train", "validation", True),
         ("peta:trainval", "peta:validation", False),
+        ("peta:trainval", "validation", False),
+        ("trainval", "peta:validation", False),
+        ("trainval", "test", True),
     ],
 )
 def test_scores_on_crops_that_were_trained_on_are_no_results(
@@ -143,6 +146,14 @@ def test_scores_on_crops_that_were_trained_on_are_no_results(
     card = facts(train_split=train_split, validation_split=validation_split)
     assert ("model-index" in model_card.card_text(card)) is is_held_out
     assert ("these are no results" in model_card.card_text(card)) is not is_held_out
+
+
+def test_a_card_says_what_the_split_was_used_for():
+    assert "chose the epoch" in model_card.card_text(facts())
+    papers = model_card.card_text(facts(train_split="trainval", validation_split="test"))
+    assert "whatever it scored" in papers
+    assert "chose the epoch" not in papers
+    assert "split was read" not in papers
 
 
 def test_the_kept_epoch_is_the_first_of_the_best_or_with_trainval_the_last():

@@ -144,7 +144,18 @@ def kept_epoch(record: dict, history: list[dict], score: str) -> dict:
 
 def is_held_out(record: dict) -> bool:
     """Whether the validation split, by its name, shares no crop with the training split."""
-    return not split_names(record["train_split"]) & split_names(record["validation_split"])
+    trained, validated = (split_names(record[f"{n}_split"]) for n in ("train", "validation"))
+    # A split without the name of a data set is that of all parts of a mixture.
+    return not (trained & with_wholes(validated) or with_wholes(trained) & validated)
+
+
+def with_wholes(names: set[str]) -> set[str]:
+    """Names of splits, and of those that hold the parts of a mixture among them.
+
+    >>> sorted(with_wholes({"peta:train", "test"}))
+    ['peta:train', 'test', 'train']
+    """
+    return names | {name.rpartition(":")[2] for name in names}
 
 
 def split_names(expression: str) -> set[str]:
@@ -301,10 +312,10 @@ def scores_section(facts: RunFacts) -> str:
         *("| metric | value |", "|---|---|", *rows),
         "",
     ]
-    if is_held_out(facts.record):
-        lines += ["The split chose the epoch, which flatters; no test split was read."]
-    else:
+    if not is_held_out(facts.record):
         lines += ["The split was trained on as well: these are no results on new crops."]
+    elif not keeps_last(facts.record):
+        lines += ["The split chose the epoch, which flatters; no other split was read."]
     return "\n".join(lines)
 
 
