@@ -89,7 +89,10 @@ class PersonRetrievalPipeline(ClearPipeline):
         if adapter is not None or not self.model.is_retrieval_ready:
             load_adapter(self.model, adapter or DEFAULT_ADAPTER)
         self.processor = copy.copy(self.processor)  # the caller's keeps its kind of queries
-        self.processor.query_kind = active_adapter_config(self.model).query_kind
+        config = active_adapter_config(self.model)
+        self.processor.query_kind = config.query_kind
+        if config.schema is not None:  # the adapter's vocabulary, which may be another
+            self.processor.schema = type(self.processor.schema).from_dict(config.schema)
 
     def _sanitize_parameters(self, **unknown):
         refuse_unknown(unknown, "query, top_k, adapter")

@@ -186,6 +186,24 @@ def test_the_adapter_of_the_repository_is_loaded_and_the_processor_left_alone(sa
         PersonRetrievalPipeline(model=base, processor=processor, adapter="adapters/none")
 
 
+def test_queries_are_in_the_words_of_the_adapter(saved, loaded, images, tmp_path):
+    _, processor = loaded
+    schema = AttributeSchema.from_names(["coat", *NAMES[:2]])
+    base = AutoModel.from_pretrained(saved, trust_remote_code=True)
+    config = ClearAdapterConfig(embed_dim=16, schema=schema, query_kind="hard")
+    save_adapter(get_peft_model(base, config), tmp_path / "coats", ".")
+    made = PersonRetrievalPipeline(
+        model=AutoModel.from_pretrained(saved, trust_remote_code=True),
+        processor=processor,
+        adapter=str(tmp_path / "coats"),
+        device="cpu",
+    )
+    assert len(made(images, query={"coat": True})) == len(images)
+    with pytest.raises(ValueError, match="skirt"):
+        made(images, query={"skirt": True})
+    assert processor.schema.attributes == tuple(NAMES)
+
+
 # ---- by task, in a fresh process --------------------------------------------------------------
 
 
