@@ -263,6 +263,7 @@ def evaluate_retrieval(
     report = {
         "num_queries": len(split.queries),
         "num_unseen": int(unseen.sum()),
+        "seen_split": settings.seen_split,
         "gallery_size": len(features),
         "query_kind": processor.query_kind,
         "fusion_weight": active_adapter_config(inputs.model).fusion_weight,

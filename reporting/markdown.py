@@ -3,10 +3,11 @@
 from ..metrics.bootstrap import Bootstrap
 from ..metrics.calibration import NUM_BINS
 
-LEAKAGE = {
-    "peta": "Of the 4,110 test identities of PETA's partition 0, 1,106 also occur in training or "
-    "validation: every number here is flattered by that.",
-}
+LEAKED = (
+    "Of the 4,110 test identities of PETA's partition 0, 1,106 also occur in training or "
+    "validation: every number here is flattered by that."
+)
+LEAKAGE = {("peta", name, "test"): LEAKED for name in (None, "partition0")}
 BASELINES = (
     "Classifier likelihood ranks by the sum, over the query's attributes, of the logarithm of the "
     "recognised probability of what is asked; by choices, each exclusive group is one distribution "
@@ -159,7 +160,7 @@ def report_markdown(report: dict) -> str:
         f"{report['num_images']:,} images, {report['date']}, commit {report['commit']}, "
         f"{report['hardware']}. All values in percent.",
         f"```bash\n{report['command']}\n```",
-        LEAKAGE.get(report["dataset"], ""),
+        LEAKAGE.get((report["dataset"], report["config_name"], report["split"]), ""),
         "## Recognition",
         recognition_table(report),
         *recognition_notes(report["recognition"]),
@@ -171,10 +172,10 @@ def report_markdown(report: dict) -> str:
         parts += [
             "## Retrieval",
             f"Queries ({retrieval['query_kind']}) are the {retrieval['num_queries']:,} distinct "
-            f"vectors of the {len(retrieval['query_attributes'])} evaluated attributes that are "
-            f"known for every image, {retrieval['num_unseen']:,} of them unseen in training and "
-            f"validation; the gallery is all {retrieval['gallery_size']:,} images, and those with "
-            "exactly the query's vector are relevant.",
+            f"vectors of {len(retrieval['query_attributes'])} attributes that are known for "
+            f"every image, {retrieval['num_unseen']:,} of them unseen in "
+            f"`{retrieval['seen_split']}`; the gallery is all "
+            f"{retrieval['gallery_size']:,} images, and those with exactly the query's vector are relevant.",
             BASELINES,
             retrieval_table(report),
             *([PARTIAL, partial_table(report)] if retrieval.get("partial") else []),

@@ -253,6 +253,7 @@ def test_markdown_holds_every_table(schema, recognised, gallery):
         "retrieval": {
             **{"num_queries": 9, "num_unseen": 9, "gallery_size": 30, "query_kind": "hard"},
             "query_attributes": list("abcd"),
+            "seen_split": "train",
             "rows": retrieval_report({"random": random_scorer(30)}, split, unseen),
         },
     }
@@ -262,6 +263,9 @@ def test_markdown_holds_every_table(schema, recognised, gallery):
     assert widths.count(9) == 2 + 2  # retrieval: header, rule, all and unseen
     assert widths.count(10) == 2 + 105
     assert any("1,106" in line for line in lines)
+    assert any("vectors of 4 attributes" in n and "9 of them unseen in `train`" in n for n in lines)
+    for other in ({"config_name": "sal"}, {"config_name": "partition1"}, {"split": "train"}):
+        assert "1,106" not in report_markdown({**report, **other})
     partial = {"mean_average_precision": 0.125, "rank_1": 0.5, "num_queries": 7}
     report["retrieval"]["partial"] = [{"method": "m", "size": size, **partial} for size in (1, 2)]
     lines = report_markdown(report).splitlines()
