@@ -274,7 +274,7 @@ def test_the_ranking_is_by_score_without_the_question():
 
 
 def test_agreement_is_the_classifiers(engine, crops):
-    decoded = engine.decode(crops.logits, None)
+    decoded = engine.decode(crops.logits, 0.5)
     for one, logits in zip(decoded, crops.logits, strict=True):
         told = {
             label: (p, ok) for label, p, ok in find.agreement(engine.schema, QUERY, one, logits)
