@@ -62,11 +62,9 @@ def add_api(engine: Engine, visitors: Visitors, drawn: Callable[[], Crops]) -> N
     """Two calls for programs: /recognise (a file) and /find (a text)."""
 
     def recognise_file(image: str, threshold: float | None, request: gr.Request) -> dict:
-        visitors.remember(request, [image])
-        with refuse():
+        with visitors.holding(request, [image]), refuse():
             crops = engine.read([(Path(image).name, uploads.open_crop(image))])
             (decoded,) = engine.decode(crops.logits, threshold)
-        visitors.release(request)
         return {name: {"value": v, "probability": p} for name, (v, p) in decoded.items()}
 
     def find_text(text: str, count: float) -> list[dict]:

@@ -119,18 +119,15 @@ def read_gallery(
     engine: Engine, visitors: Visitors, paths: list[str], progress, request: gr.Request
 ) -> Crops:
     """The visitor's own gallery; the files are deleted as soon as they are read."""
-    visitors.remember(request, paths)
     problems: list[str] = []
     try:
-        with refuse():
+        with visitors.holding(request, paths), refuse():
             images = uploads.read_crops(paths, problems)
             crops = engine.read(images, report=lambda n: progress(None, desc=f"{n} crops read"))
     except gr.Error:
         if problems:
             raise gr.Error(" ".join(problems[:3]), print_exception=False) from None
         raise
-    finally:
-        visitors.release(request)
     if problems:
         gr.Warning(f"{len(problems)} left out. {' '.join(problems[:3])}")
     return crops

@@ -39,10 +39,19 @@ class Visitors:
             gr.Error: for a file that is no upload, whoever asks for it.
         """
         paths = list(paths)
-        if not all(Path(path).resolve().is_relative_to(self.folder) for path in paths):
+        if not all(path and Path(path).resolve().is_relative_to(self.folder) for path in paths):
             raise gr.Error("Only uploaded files are read.", print_exception=False)
         with self.lock:
             self.held.setdefault(request.session_hash, set()).update(paths)
+
+    @contextmanager
+    def holding(self, request: gr.Request, paths: Iterable[str]) -> Iterator[None]:
+        """Inside, these files belong to this session; then it needs its files no more."""
+        self.remember(request, paths)
+        try:
+            yield
+        finally:
+            self.release(request)
 
     def keep(self, request: gr.Request, name: str, crops: Crops | None) -> None:
         """Keep crops for this session under a name."""

@@ -60,6 +60,14 @@ def test_a_file_goes_when_its_session_has_ended(visitors, upload):
     assert (Path(mine).exists(), Path(other).exists()) == (False, True)
 
 
+def test_a_file_of_one_call_goes_although_the_call_has_failed(visitors, upload):
+    path = upload("first")
+    with pytest.raises(ValueError, match="no image"), visitors.holding(ANNA, [path]):
+        raise ValueError("no image")
+    assert visitors.held == {}
+    assert visitors.left == {path}
+
+
 def test_a_file_that_two_have_sent_stays_until_both_have_gone(visitors, upload):
     """Gradio stores equal files once."""
     shared = upload("a")
@@ -87,7 +95,7 @@ def test_a_file_that_was_just_sent_again_stays_for_the_one_who_sent_it(visitors,
 def test_only_uploads_are_read(visitors, upload):
     outside = str(ROOT / "assets/samples/00001.jpg")
     sneaky = f"{visitors.folder}/../{Path(outside).name}"
-    for path in (outside, sneaky, "/etc/hostname"):
+    for path in (outside, sneaky, "/etc/hostname", None):
         with pytest.raises(gr.Error, match="Only uploaded files are read"):
             visitors.remember(ANNA, [upload("a"), path])
     assert visitors.held == {}
