@@ -30,6 +30,7 @@ from clear_par.training.retrieval import RetrievalStage
 from clear_par.training.run_folder import (
     open_run,
     public_settings,
+    require_same_inputs,
     write_records,
     write_run,
 )
@@ -125,6 +126,8 @@ def begin(settings: TrainingSettings) -> Run:
         validation_loader = accelerator.prepare(validation_loader)
     average = WeightAverage(stage.model, settings.ema_decay, settings.store_half)
     total_steps = settings.epochs * updates_of_an_epoch(train_loader, settings)
+    record["inputs"] = stage.inputs
+    require_same_inputs(states, stage.inputs)
     progress = states.restore(accelerator, average)
     start_trackers(accelerator, record)
     return Run(

@@ -4,11 +4,13 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from clear_par import train
 from clear_par.training import states as states_module
 from clear_par.training.recognition import RecognitionStage
 from clear_par.training.retrieval import RetrievalStage
+from clear_par.training.stage import inputs_fingerprint
 from clear_par.training.states import Progress, RunStates
 
 SMALL = {"epochs": 3, "state_every": 2, "learning_rate": 5e-3}  # 3 updates an epoch
@@ -85,8 +88,29 @@ def test_an_interrupted_adapter_ends_bit_for_bit_as_another(make_settings, monke
     size = sum(path.stat().st_size for path in RunStates(Path("run"), 2, 2).all()[-1].iterdir())
     adapter = (Path("run") / "adapter_model.safetensors").stat().st_size
     assert size < 8 * adapter + 100_000  # the file is in half precision; no frozen base
+    Path("base").rename("first")
+    train.main(make_settings(epochs=1, output_dir="base", seed=1))
+    with pytest.raises(ValueError, match=r"`checkpoint` must hold .* weights, are others now"):
+        train.main(make_settings(**changes))
+    shutil.rmtree("base")
+    Path("first").rename("base")
     assert train.main(make_settings(**changes)) == history
     assert is_same_run("whole", "run")
+
+
+def test_other_crops_and_labels_are_other_inputs():
+    def inputs(names: list[str], labels: list[int], frozen: str = "") -> str:
+        crops = SimpleNamespace(rows={"image_name": names}, labels=torch.tensor([labels]))
+        return inputs_fingerprint([crops], frozen)
+
+    first = inputs(["a", "b"], [0, 1])
+    assert first == inputs(["a", "b"], [0, 1])
+    others = [
+        inputs(["b", "a"], [0, 1]),
+        inputs(["a", "b"], [1, 1]),
+        inputs(["a", "b"], [0, 1], "x"),
+    ]
+    assert len({first, *others}) == 4
 
 
 def test_other_settings_are_refused_by_name_and_nothing_is_lost(make_settings, monkeypatch):

@@ -20,7 +20,7 @@ from .crops import Augmentation, PersonCrops, labels_of, positive_ratios
 from .evaluation import crop_loader, predict, recognition_scores
 from .optimization import layer_rate_scale
 from .settings import TrainingSettings, dataset_schema, public_name
-from .stage import EpochOrder, Stage
+from .stage import EpochOrder, Stage, inputs_fingerprint
 
 
 class RecognitionStage(Stage):
@@ -49,6 +49,7 @@ class RecognitionStage(Stage):
         self.order = EpochOrder(len(self.train_crops), settings.seed)
         self.num_unreadable = 0
         self.validation_crops = PersonCrops(rows["validation"], self.processor, None, cache)
+        self.inputs = inputs_fingerprint([*self.train_crops.datasets, self.validation_crops])
 
     def _load_rows(self) -> dict:
         settings = self.settings

@@ -34,7 +34,7 @@ from .queries import (
     partial_rows,
 )
 from .settings import TrainingSettings, dataset_schema, public_name
-from .stage import EpochOrder, Stage
+from .stage import EpochOrder, Stage, inputs_fingerprint
 
 PARTIAL_QUERIES = 200  # of each size, for the choice of the fusion weight
 
@@ -64,6 +64,7 @@ class RetrievalStage(Stage):
             folder = cache_folder(settings.cache_features)
             self.texts = TextCache(self.base, self.processor, folder)
         crops = [self._load_crops(s) for s in (settings.train_split, settings.validation_split)]
+        self.inputs = inputs_fingerprint(crops, config.base_fingerprint)
         labels = [c.labels.numpy() for c in crops]
         self.columns = known_columns(labels, self.schema, settings.category_attributes)
         self._prepare_training(crops[0])

@@ -109,6 +109,21 @@ def _refuse_other_run(output: Path, states: RunStates, record: dict) -> None:
         )
 
 
+def require_same_inputs(states: RunStates, inputs: str) -> None:
+    """Refuse to go on with other data or another frozen model, which settings need not show.
+
+    Args: inputs: `Stage.inputs`.
+    Raises: ValueError.
+    """
+    earlier = states.settings()
+    if earlier is not None and earlier.get("inputs", inputs) != inputs:
+        raise ValueError(
+            "`data_dir` and `checkpoint` must hold what the run began with, but names or labels of "
+            "the crops, or the frozen weights, are others now. Give the earlier ones, or add "
+            "`--resume never` to start again."
+        )
+
+
 def finish_run(output: Path, states: RunStates, record: dict) -> None:
     """Mark the run as finished; then its states are of no use any more."""
     write_json(output / RECORDS, {**record, "finished": True})

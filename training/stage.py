@@ -1,10 +1,13 @@
 """What both stages of training share: the order of the crops, their names, their rates."""
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
+
+from .crops import PersonCrops
 
 
 class EpochOrder(Sampler[int]):
@@ -29,11 +32,12 @@ class Stage(ABC):
     """A stage as the loop of train.py sees it.
 
     selects_by: the validation metric that picks the best epoch. row_key: entry of a batch with the
-    numbers of its crops in `train_image_names`.
+    numbers of its crops in `train_image_names`. inputs: `inputs_fingerprint` of what it learns from.
     """
 
     selects_by: str
     row_key: str
+    inputs: str
 
     @abstractmethod
     def train_image_names(self) -> list[str]:
@@ -51,3 +55,15 @@ class Stage(ABC):
     def rate_scale(self, name: str) -> float:
         """Share of the learning rate that the parameter of this name takes."""
         return 1.0
+
+
+def inputs_fingerprint(parts: Iterable[PersonCrops], frozen: str = "") -> str:
+    """SHA-256 of what a run learns from and settings do not name: it tells other data by.
+
+    Args: parts: all crops, known by their names and labels. frozen: fingerprint of frozen weights.
+    """
+    digest = hashlib.sha256(frozen.encode())
+    for crops in parts:
+        digest.update("\n".join(crops.rows["image_name"][:]).encode())
+        digest.update(crops.labels.numpy().tobytes())
+    return digest.hexdigest()
