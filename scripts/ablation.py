@@ -233,8 +233,35 @@ def score_cell(
     return scores | {n: recognition[n] for n in ("mean_accuracy", "instance_f1")}
 
 
+def recipe(cell: Cell, settings: AblationSettings) -> dict:
+    """All settings that the scores of a cell depend on, as they may be published."""
+    others = {"output_dir", "seeds", "rows", "data_dir", "cache_images"}
+    others |= {"backbone_epochs", "backbone_settings"} if cell.row in ADAPTERS else {"checkpoint"}
+    chosen = {name: value for name, value in asdict(settings).items() if name not in others}
+    return {name: public_name(value) for name, value in chosen.items()}
+
+
+def require_same_recipe(found: dict, cell: Cell, settings: AblationSettings, path: Path) -> None:
+    """Raise ValueError when a kept cell was computed with other settings."""
+    now = recipe(cell, settings)
+    earlier = found.get("settings", now)
+    changed = [
+        f"{name} (was {earlier.get(name)!r}, is {value!r})"
+        for name, value in now.items()
+        if earlier.get(name) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"`output_dir` must hold cells of the same settings, got {str(path)!r}; changed: "
+            f"{', '.join(changed)}. Name another folder, or remove that one."
+        )
+
+
 def compute(cell: Cell, settings: AblationSettings, output: Path) -> dict:
-    """The scores of a cell: found, or computed and kept."""
+    """The scores of a cell: found, or computed and kept.
+
+    Raises: ValueError when what was found is of other settings.
+    """
     result = cell.folder(output) / "scores.json"
     if not result.is_file():
         if cell.row in ADAPTERS:
@@ -246,9 +273,12 @@ def compute(cell: Cell, settings: AblationSettings, output: Path) -> dict:
             )
         adapter = train_adapter(checkpoint, changes, cell, settings, output)
         scores = score_cell(checkpoint, adapter, settings, output)
-        write_json(result, {"row": cell.row, "seed": cell.seed, "scores": scores})
+        kept = {"row": cell.row, "seed": cell.seed, "settings": recipe(cell, settings)}
+        write_json(result, {**kept, "scores": scores})
         shutil.rmtree(adapter)
-    return json.loads(result.read_text())["scores"]
+    found = json.loads(result.read_text())
+    require_same_recipe(found, cell, settings, result.parent)
+    return found["scores"]
 
 
 def table(scores: dict[str, list[dict]]) -> str:

@@ -43,7 +43,9 @@ def test_a_cell_is_computed_once(settings, monkeypatch):
     }
     assert all(0 <= value <= 1 for value in found.values())
     monkeypatch.setattr(train, "main", None)
-    assert ablation.main(settings) == scores
+    assert ablation.main(replace(settings, backbone_settings="{}")) == scores
+    with pytest.raises(ValueError, match=r"changed: test_split \(was 'test', is 'validation'\)"):
+        ablation.main(replace(settings, test_split="validation"))
 
 
 @pytest.mark.slow
