@@ -15,6 +15,7 @@ from ..evidence_clear import choice_columns
 from ..modeling_clear import ClearModel
 from ..peft_clear import weights_fingerprint
 from ..processing_clear import ClearProcessor
+from .feature_cache import code_version
 from .tensor_store import TensorStore
 
 
@@ -151,6 +152,7 @@ class TextCache:
             "pooling": self.model.config.text_pooling,
             "tokenizer": {n: v for n, v in tokenizer.items() if n not in ("padding", "truncation")},
             "libraries": [torch.__version__, transformers.__version__],
+            "code": code_version(),
             "device": self.model.device.type,
         }
 
