@@ -175,7 +175,8 @@ def report_markdown(report: dict) -> str:
             f"vectors of {len(retrieval['query_attributes'])} attributes that are known for "
             f"every image, {retrieval['num_unseen']:,} of them unseen in "
             f"`{retrieval['seen_split']}`; the gallery is all "
-            f"{retrieval['gallery_size']:,} images, and those with exactly the query's vector are relevant.",
+            f"{retrieval['gallery_size']:,} images, and those with exactly the query's vector are "
+            "relevant.",
             BASELINES,
             retrieval_table(report),
             *([PARTIAL, partial_table(report)] if retrieval.get("partial") else []),
