@@ -29,7 +29,7 @@ from .person_builder import (
     PersonSource,
 )
 from .person_dataset import UNKNOWN_LABEL
-from .source_files import existing_folder, files_in, first_file, listing
+from .source_files import existing_folder, files_in, first_file, missing_files
 from .verification import VerificationReport
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
@@ -113,11 +113,8 @@ class Market1501(PersonDatasetBuilder):
         annotation = first_file([*roots, *beside], ANNOTATION_FILE)
         images = max((images_below(root) for root in roots), key=len)
         if annotation is None or not images:
-            raise FileNotFoundError(
-                f"`data_dir` must hold {ANNOTATION_FILE} ({'found' if annotation else 'not found'})"
-                f" and the images ({len(images)} found), got {data_dir!r} with {listing(folder)}. "
-                f"{cls.manual_download_instructions}"
-            )
+            found = {ANNOTATION_FILE: annotation is not None, "the images": len(images)}
+            raise missing_files(folder, found, cls.manual_download_instructions)
         return PersonSource(annotations=[annotation], images=images)
 
     @property

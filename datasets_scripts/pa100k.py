@@ -18,7 +18,7 @@ from .person_builder import (
     PersonSource,
 )
 from .person_dataset import UNKNOWN_PERSON
-from .source_files import existing_folder, first_file, fullest_folder, listing
+from .source_files import existing_folder, first_file, fullest_folder, missing_files
 from .verification import VerificationReport, check_names, check_one_hot
 
 ANNOTATION_FILE = "annotation.mat"
@@ -85,11 +85,8 @@ class PA100K(PersonDatasetBuilder):
             [root / name for root in roots for name in _IMAGE_FOLDERS], r"\d{6}\.jpg"
         )
         if annotation is None or not images:
-            raise FileNotFoundError(
-                f"`data_dir` must hold {ANNOTATION_FILE} ({'found' if annotation else 'not found'})"
-                f" and the images ({len(images)} found), got {data_dir!r} with {listing(folder)}. "
-                f"{cls.manual_download_instructions}"
-            )
+            found = {ANNOTATION_FILE: annotation is not None, "the images": len(images)}
+            raise missing_files(folder, found, cls.manual_download_instructions)
         return PersonSource(annotations=[annotation], images=images)
 
     def read_records(self, source: PersonSource, report: VerificationReport) -> PersonRecords:

@@ -22,7 +22,7 @@ from .person_builder import (
     PersonSource,
 )
 from .person_dataset import UNKNOWN_CAMERA, UNKNOWN_LABEL, UNKNOWN_PERSON
-from .source_files import existing_folder, first_file, fullest_folder, listing
+from .source_files import existing_folder, first_file, fullest_folder, missing_files
 from .verification import VerificationReport, check_labels, check_names, check_partition
 
 ANNOTATION_FILE = "RAP_annotation.mat"
@@ -120,11 +120,8 @@ class RAPv2(PersonDatasetBuilder):
         # Names that begin with a dot are left behind by file managers.
         images = fullest_folder([root / "RAP_dataset" for root in roots], r"[^.].*\.png")
         if annotation is None or not images:
-            raise FileNotFoundError(
-                f"`data_dir` must hold {ANNOTATION_FILE} ({'found' if annotation else 'not found'})"
-                f" and the images ({len(images)} found), got {data_dir!r} with {listing(folder)}. "
-                f"{cls.manual_download_instructions}"
-            )
+            found = {ANNOTATION_FILE: annotation is not None, "the images": len(images)}
+            raise missing_files(folder, found, cls.manual_download_instructions)
         return PersonSource(annotations=[annotation], images=images)
 
     def read_records(self, source: PersonSource, report: VerificationReport) -> PersonRecords:

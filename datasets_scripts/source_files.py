@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 _SHOWN = 8
@@ -50,6 +50,24 @@ def fullest_folder(folders: Iterable[Path], pattern: str) -> dict[str, Path]:
     return max((files_in(folder, pattern) for folder in folders), key=len, default={})
 
 
+def missing_files(folder: Path, found: Mapping[str, int], instructions: str) -> FileNotFoundError:
+    """Make the error for a folder that lacks a part of a data set.
+
+    Args:
+        folder: `data_dir`.
+        found: Part -> how many files of it were found, or whether it was.
+        instructions: Where the data set comes from; ends the error.
+    """
+    words = {True: "found", False: "not found"}
+    parts = [
+        f"{part} ({words[n] if isinstance(n, bool) else f'{n} found'})" for part, n in found.items()
+    ]
+    return FileNotFoundError(
+        f"`data_dir` must hold {' and '.join(parts)}, got {str(folder)!r} with {listing(folder)}. "
+        f"{instructions}"
+    )
+
+
 def listing(folder: Path) -> str:
     """Name the first entries of a folder, for an error that says what was found."""
     names: Sequence[str] = sorted(path.name for path in folder.iterdir())
@@ -58,4 +76,11 @@ def listing(folder: Path) -> str:
     return ", ".join([*names[:_SHOWN], *(["..."] if len(names) > _SHOWN else [])])
 
 
-__all__ = ["existing_folder", "files_in", "first_file", "fullest_folder", "listing"]
+__all__ = [
+    "existing_folder",
+    "files_in",
+    "first_file",
+    "fullest_folder",
+    "listing",
+    "missing_files",
+]
