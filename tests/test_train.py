@@ -25,6 +25,7 @@ from clear_par.datasets_scripts.synthetic import SCHEMA_FILE
 from clear_par.modeling_clear import ClearModel
 from clear_par.processing_clear import ClearProcessor
 from clear_par.training.averaging import WeightAverage
+from clear_par.training.crops import positive_ratios
 from clear_par.training.health import require_finite_score
 from clear_par.training.optimization import parameter_groups, rate_schedule
 from clear_par.training.queries import matching_rows
@@ -473,6 +474,22 @@ def test_recognition_goes_on_from_a_checkpoint(make_settings):
     before, after = weights_of("run"), weights_of("next")
     for name, tensor in before.items():
         torch.testing.assert_close(after[name].float(), tensor.float(), atol=1e-4, rtol=1e-3)
+
+
+def test_a_checkpoint_learns_as_the_settings_say(make_settings):
+    train.main(make_settings(epochs=1))
+    changes = {"label_weights": "balanced", "drop_path_rate": 0.3, "train_split": "train[:20]"}
+    stage = RecognitionStage(make_settings(checkpoint="run", **changes), Accelerator())
+    config, labels = stage.model.config, stage.train_crops.datasets[0].labels.numpy()
+    assert config.attribute_weighting == "balanced"
+    assert config.attribute_positive_ratios == positive_ratios(labels)
+    assert (config.local_drop_path_rate, config.global_drop_path_rate) == (0.3, 0.3)
+    rates = {getattr(part, "drop_prob", 0.0) for part in stage.model.modules()}
+    assert max(rates) == pytest.approx(0.3)
+    stage = RecognitionStage(make_settings(checkpoint="run", label_weights="none"), Accelerator())
+    assert stage.model.config.attribute_positive_ratios is None
+        RecognitionStage(unweighted, Accelerator()).model.config.attribute_positive_ratios is None
+    )
 
 
 # ---- the retrieval stage ----------------------------------------------------------------------

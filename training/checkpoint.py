@@ -21,12 +21,13 @@ def naming(option: str, value: str) -> Iterator[None]:
         ) from None
 
 
-def load_checkpoint(checkpoint: str) -> tuple[ClearModel, ClearProcessor]:
+def load_checkpoint(checkpoint: str, **changes) -> tuple[ClearModel, ClearProcessor]:
     """Model in single precision, and processor.
 
+    Args: changes: fields of ClearConfig that shall have another value.
     Raises: ValueError when there is no such folder or Hub repository.
     """
     with naming("checkpoint", checkpoint):
-        model = ClearModel.from_pretrained(checkpoint, dtype=torch.float32)
+        model = ClearModel.from_pretrained(checkpoint, dtype=torch.float32, **changes)
         processor = ClearProcessor.from_pretrained(checkpoint, trust_remote_code=True)
     return model, processor

@@ -68,13 +68,23 @@ class RecognitionStage(Stage):
     def _build(self, ratios: list[float]) -> tuple[ClearModel, ClearProcessor]:
         if self.settings.checkpoint is None:
             return self._build_new(ratios)
-        model, processor = load_checkpoint(self.settings.checkpoint)
+        model, processor = load_checkpoint(self.settings.checkpoint, **self._learning(ratios))
         if processor.schema.attributes != self.schema.attributes:
             raise ValueError(
                 f"`checkpoint` must know the attributes of {self.settings.dataset!r} in their "
                 f"order, got {self.settings.checkpoint!r}, trained for {processor.schema.name!r}."
             )
         return model, processor
+
+    def _learning(self, ratios: list[float]) -> dict:
+        """Fields of ClearConfig that say how a model learns, a new one or that of a checkpoint."""
+        weights, rate = self.settings.label_weights, self.settings.drop_path_rate
+        return {
+            "attribute_positive_ratios": None if weights == "none" else ratios,
+            "attribute_weighting": "exponential" if weights == "none" else weights,
+            "local_drop_path_rate": rate,
+            "global_drop_path_rate": rate,
+        }
 
     def _build_new(self, ratios: list[float]) -> tuple[ClearModel, ClearProcessor]:
         settings, schema = self.settings, self.schema
@@ -83,12 +93,7 @@ class RecognitionStage(Stage):
             num_labels=schema.num_attributes,
             id2label=dict(enumerate(schema.attributes)),
             label2id={name: index for index, name in enumerate(schema.attributes)},
-            attribute_positive_ratios=None if settings.label_weights == "none" else ratios,
-            attribute_weighting=(
-                "exponential" if settings.label_weights == "none" else settings.label_weights
-            ),
-            local_drop_path_rate=settings.drop_path_rate,
-            global_drop_path_rate=settings.drop_path_rate,
+            **self._learning(ratios),
             text_source=public_name(settings.text_source or settings.text_model),
             text_revision=settings.text_revision,
             **json.loads(settings.model_options),

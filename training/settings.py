@@ -173,7 +173,7 @@ class TrainingSettings(DataSettings):
         "{}",
         "Fields of ClearConfig of a new model as JSON: '{\"use_channel_attention\": false}'.",
     )
-    drop_path_rate: float = option(0.0, "Stochastic depth of both branches of a new model.")
+    drop_path_rate: float = option(0.0, "Stochastic depth of both branches.")
 
     # How it learns
     recipe: str = option(

@@ -32,7 +32,8 @@ class Stage(ABC):
     """A stage as the loop of train.py sees it.
 
     selects_by: the validation metric that picks the best epoch. row_key: entry of a batch with the
-    numbers of its crops in `train_image_names`. inputs: `inputs_fingerprint` of what it learns from.
+    numbers of its crops in `train_image_names`. inputs: `inputs_fingerprint` of what it learns
+    from.
     """
 
     selects_by: str
