@@ -97,11 +97,20 @@ def hash_of(content: bytes) -> str:
 
 
 def column_names(source: Source, table: GalleryTable | None) -> dict[str, tuple[str, pa.DataType]]:
-    """Metadata field -> column and type; a column that a table has keeps the type it has there."""
+    """Metadata field -> column and type; a column that a table has keeps the type it has there.
+
+    Raises:
+        ValueError: when two fields would be one column.
+    """
     there = {} if table is None else table.metadata_columns
     found = {}
     for name, kind in source.columns.items():
         column = column_name(name)
+        if column in (taken for taken, _ in found.values()):
+            raise ValueError(
+                f"`images` must have metadata fields of different names, got {name!r} and another "
+                f"that both become the column {column!r}. Rename one."
+            )
         found[name] = (column, there.get(column, normal_type(column, kind)))
     return found
 

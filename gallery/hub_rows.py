@@ -36,8 +36,9 @@ def load_splits(images: str, split: str | None) -> dict[str, Dataset]:
             return _undecoded(_load_builder(name, folder, split))
         else:
             loaded = datasets.load_dataset(images)
-    except (OSError, ValueError, RuntimeError, ConnectionError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = " ".join(dict.fromkeys((lines[0], lines[-1])))  # of a report: finding and remedy
         raise ValueError(
             "`images` must be a folder, a zip file, Parquet, a data set or a Hub id, got "
             f"{images!r}: {reason}"

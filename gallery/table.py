@@ -105,7 +105,11 @@ class GalleryTable:
         if not cls.exists(uri):
             raise ValueError(f"`gallery` must be a gallery, got {uri!r}; make one with `build`.")
         database = _connect(uri)
-        table = cls(uri, database, database.open_table(NAME))
+        try:
+            table = cls(uri, database, database.open_table(NAME))
+        except (RuntimeError, ValueError) as error:  # damaged: the engine's own words
+            reason = " ".join(str(error).split())
+            raise ValueError(f"`gallery` must be whole, got {uri!r} damaged: {reason}") from None
         if IDENTITY_KEY not in (table.schema.metadata or {}):
             raise ValueError(f"`gallery` must be a gallery, got another table at {uri!r}.")
         return table

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+import lancedb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -644,7 +645,15 @@ def bad(crops, tmp_path) -> dict[str, Path]:
     (places["other"] / "file").touch()
     places["odd.jsonl"] = tmp_path / "odd.jsonl"
     places["odd.jsonl"].write_text('{"query": "a hat", "image_weight": "much"}')
-    for name, table in (("strange", b"file_name\nother.png"), ("unread", b"file_name\n\xff.png")):
+    places["damaged"] = tmp_path / "damaged"
+    lancedb.connect(places["damaged"]).create_table("crops", data=[{"a": 1}])
+    for manifest in places["damaged"].rglob("*.manifest"):
+        manifest.write_bytes(manifest.read_bytes()[:20])
+    for name, table in (
+        ("strange", b"file_name\nother.png"),
+        ("unread", b"file_name\n\xff.png"),
+        ("twice", b"file_name,a.b,a_b\na.png,1,2"),
+    ):
         places[name] = tmp_path / name
         places[name].mkdir()
         Image.new("RGB", (9, 9), "blue").save(places[name] / "a.png")
@@ -673,6 +682,8 @@ def bad(crops, tmp_path) -> dict[str, Path]:
         ("search {gallery} hat --filter floor>1.5", "a whole number for `floor` must follow"),
         ("search {gallery} hat --filter floor<1e30", "a whole number for `floor` must follow"),
         ("search {gallery} --queries {odd.jsonl}", "`image_weight` must be from 0 to 1, got"),
+        ("info {damaged}", "`gallery` must be whole, got .* damaged: "),
+        ("build {new} {twice}", "got 'a_b' and another that both become the column 'a_b'"),
         ("build {new} {strange}", "`images` must hold what its metadata names, .*'other.png'"),
         ("build {new} {unread}", "`images` must have rows with a 'file_name' in .*metadata.csv"),
         ("search {gallery} hat --filter 1=1;DROP", "`filter` must be a condition over columns"),
