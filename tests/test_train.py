@@ -488,8 +488,6 @@ def test_a_checkpoint_learns_as_the_settings_say(make_settings):
     assert max(rates) == pytest.approx(0.3)
     stage = RecognitionStage(make_settings(checkpoint="run", label_weights="none"), Accelerator())
     assert stage.model.config.attribute_positive_ratios is None
-        RecognitionStage(unweighted, Accelerator()).model.config.attribute_positive_ratios is None
-    )
 
 
 # ---- the retrieval stage ----------------------------------------------------------------------
