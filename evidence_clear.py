@@ -32,7 +32,9 @@ def query_evidence(logits, queries, schema: AttributeSchema) -> np.ndarray:
         gallery) float32, at most 0.
     """
     is_said = np.asarray(queries) != UNKNOWN
-    counts = sum(is_said[:, columns].any(axis=1) for columns in choice_columns(schema))
+    counts = np.zeros(len(is_said), dtype=int)
+    for columns in choice_columns(schema):
+        counts += is_said[:, columns].any(axis=1)
     total = group_log_likelihood(logits, queries, schema)
     return total / np.maximum(counts, 1)[:, None].astype(np.float32)
 

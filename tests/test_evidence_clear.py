@@ -127,6 +127,11 @@ def test_evidence_is_the_mean_over_the_choices_said(schema, logits):
     assert not total[2].any()
 
 
+def test_without_a_shared_attribute_there_is_no_evidence(schema):
+    found = query_evidence(np.zeros((3, 0)), np.zeros((2, 0), dtype=int), schema.subset([]))
+    assert found.tolist() == [[0.0] * 3] * 2
+
+
 def test_extreme_logits_stay_finite():
     logits = np.tile([1e4, -1e4, 0.0], (2, PETA.num_attributes))[:, : PETA.num_attributes]
     rows = np.random.default_rng(1).choice([1, 0, -100], size=(20, PETA.num_attributes))
