@@ -4,7 +4,6 @@ Every write is one commit: a process that is killed, or a full disk, leaves the 
 Readers see the latest version at each search and never wait for a writer.
 """
 
-import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from .filters import Column, column
 from .identity import Identity
 from .index_settings import EXACT, IndexSettings
 from .metadata import CAMERA, TIME, TYPED
+from .places import disk_bytes, is_local, naming_full_disks
 
 try:
     import lancedb
@@ -189,7 +189,7 @@ class GalleryTable:
         try:
             if lock:
                 lock.acquire(timeout=0)
-            with _naming_full_disks(self.uri):
+            with naming_full_disks(self.uri):
                 yield
         except Timeout:
             raise ValueError(
@@ -369,7 +369,7 @@ class GalleryTable:
             "versions": len(versions),
             "removed_rows_on_disk": removed,
             "removal_unfinished": self.is_removal_unfinished,
-            "disk_bytes": _disk_bytes(self.uri),
+            "disk_bytes": disk_bytes(self.uri),
         }
 
     def sources(self) -> dict[str, int]:
@@ -394,11 +394,6 @@ def _count_sources(batches: Iterator[pa.RecordBatch]) -> dict[str, int]:
     return dict(counts)
 
 
-def is_local(uri: str) -> bool:
-    """Whether a gallery lies in a folder."""
-    return "://" not in uri
-
-
 def _connect(uri: str) -> lancedb.DBConnection:
     return lancedb.connect(uri, read_consistency_interval=timedelta(0))
 
@@ -408,27 +403,4 @@ def _is_free(place: Path) -> bool:
     return place.is_dir() and {path.name for path in place.iterdir()} <= {LOCK}
 
 
-def _disk_bytes(uri: str) -> int | None:
-    if not is_local(uri):
-        return None
-    return sum(path.stat().st_size for path in Path(uri).rglob("*") if path.is_file())
-
-
-@contextmanager
-def _naming_full_disks(uri: str) -> Iterator[None]:
-    """Turn the engine's words for a full disk into one line."""
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError) as error:
-        words = str(error).lower()
-        is_full = "no space left" in words or "file too large" in words or "os error 28" in words
-        if not is_full:
-            raise
-        free = shutil.disk_usage(uri).free if is_local(uri) else 0
-        raise OSError(
-            f"`gallery` needs more space, got a full disk at {uri!r} ({free / 1e6:.0f} MB free). "
-            "It keeps what was written before; make room and run the same command again."
-        ) from None
-
-
-__all__ = ["GalleryTable", "field_name", "is_local", "table_schema"]
+__all__ = ["GalleryTable", "field_name", "table_schema"]
