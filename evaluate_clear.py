@@ -50,6 +50,7 @@ from clear_par.reporting.retrieval_gallery import ADAPTER, EvaluatedGallery
 from clear_par.training.checkpoint import load_checkpoint
 from clear_par.training.crops import PersonCrops, labels_of
 from clear_par.training.evaluation import crop_loader, predict
+from clear_par.training.model_card import split_names
 from clear_par.training.queries import full_rows, known_columns
 from clear_par.training.run_folder import write_whole
 from clear_par.training.settings import (
@@ -103,15 +104,28 @@ class EvaluationSettings(DataSettings):
         for name, values in (("calibration", CRITERIA), ("interval_by", ("images", "persons"))):
             if getattr(self, name) not in values:
                 raise ValueError(f"`{name}` must be one of {values}, got {getattr(self, name)!r}.")
-        if self.calibrate_on == self.split:
+        if self.calibrate_on is not None and share_rows(self.calibrate_on, self.split):
             raise ValueError(
-                f"`calibrate_on` must not be the reported split, got {self.split!r} for both: "
-                "thresholds flatter the split that they were chosen on."
+                f"`calibrate_on` must not be in the reported split, got {self.calibrate_on!r} and "
+                f"{self.split!r}: thresholds flatter the split that they were chosen on."
             )
         if self.store_thresholds and self.calibrate_on is None:
             raise ValueError(
                 "`calibrate_on` must name a split when thresholds are stored, got None."
             )
+
+
+def share_rows(one: str, other: str) -> bool:
+    """Whether two splits have rows in common, by their names; two other slices of one have none.
+
+    >>> share_rows("validation", "trainval"), share_rows("test[:9]", "test[9:]")
+    (True, False)
+    """
+    pairs = [(a, b) for a in one.split("+") for b in other.split("+")]
+    return any(
+        split_names(a) & split_names(b) and (a == b or not ("[" in a and "[" in b))
+        for a, b in pairs
+    )
 
 
 @dataclass(frozen=True)

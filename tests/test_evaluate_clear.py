@@ -535,7 +535,9 @@ def test_intervals_over_persons(outputs, rows):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"calibrate_on": "test"}, "`calibrate_on` must not be the reported split, got 'test'"),
+        ({"calibrate_on": "test"}, "`calibrate_on` must not be in the reported split, got 'test'"),
+        ({"calibrate_on": "train+test[:9]"}, "`calibrate_on` must not be in the reported split"),
+        ({"calibrate_on": "test", "split": "trainval+test"}, "`calibrate_on` must not be in"),
         ({"store_thresholds": True}, "`calibrate_on` must name a split when thresholds are stored"),
         ({"calibration": "accuracy"}, "`calibration` must be one of .* got 'accuracy'"),
         ({"interval_by": "cameras"}, "`interval_by` must be one of .* got 'cameras'"),
