@@ -23,11 +23,7 @@ import torch
 from accelerate import Accelerator
 
 from clear_par.attributes_clear import PRESENT
-from clear_par.datasets_scripts.retrieval_protocols import (
-    RetrievalSplit,
-    retrieval_split,
-    unseen_categories,
-)
+from clear_par.datasets_scripts.retrieval_protocols import RetrievalSplit
 from clear_par.metrics.calibration import CRITERIA
 from clear_par.modeling_clear import ClearModel
 from clear_par.peft_clear import active_adapter_config
@@ -41,6 +37,7 @@ from clear_par.reporting.provenance import provenance
 from clear_par.reporting.recognition import recognition_report
 from clear_par.reporting.reliability import draw_reliability
 from clear_par.reporting.retrieval import (
+    ExactQueries,
     Scorer,
     chosen_queries,
     plotted_queries,
@@ -51,7 +48,6 @@ from clear_par.training.checkpoint import load_checkpoint
 from clear_par.training.crops import PersonCrops, labels_of
 from clear_par.training.evaluation import crop_loader, predict
 from clear_par.training.model_card import split_names
-from clear_par.training.queries import full_rows, known_columns
 from clear_par.training.run_folder import write_whole
 from clear_par.training.settings import (
     DataSettings,
@@ -269,20 +265,18 @@ def evaluate_retrieval(
         processor.schema,
         EvaluatedGallery.of(inputs.model, processor, labels, logits, features),
     )
-    columns = known_columns([labels, inputs.seen_labels], schema, settings.category_attributes)
-    split = retrieval_split(labels, columns)
-    unseen = unseen_categories(split.queries, inputs.seen_labels, columns)
-    rows = full_rows(split.queries, columns, schema.num_attributes)
+    exact = ExactQueries.of(labels, inputs.seen_labels, schema, settings.category_attributes)
+    split, rows = exact.split, exact.rows
     scorers = gallery.scorers(rows)
     report = {
         "num_queries": len(split.queries),
-        "num_unseen": int(unseen.sum()),
+        "num_unseen": int(exact.unseen.sum()),
         "seen_split": settings.seen_split,
         "gallery_size": len(features),
         "query_kind": processor.query_kind,
         "fusion_weight": active_adapter_config(inputs.model).fusion_weight,
-        "query_attributes": [schema.attributes[column] for column in columns],
-        "rows": retrieval_report(scorers, split, unseen),
+        "query_attributes": [schema.attributes[column] for column in exact.columns],
+        "rows": retrieval_report(scorers, split, exact.unseen),
         "partial": gallery.partial_report(settings.num_partial),
         "attributes": gallery.attribute_report(),
     }

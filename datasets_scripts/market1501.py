@@ -29,7 +29,7 @@ from .person_builder import (
     PersonSource,
 )
 from .person_dataset import UNKNOWN_LABEL
-from .source_files import existing_folder, files_in, first_file, missing_files
+from .source_files import existing_folder, files_in, first_file
 from .verification import VerificationReport
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
@@ -112,10 +112,7 @@ class Market1501(PersonDatasetBuilder):
         beside = [folder / name for name in _ANNOTATION_FOLDERS]
         annotation = first_file([*roots, *beside], ANNOTATION_FILE)
         images = max((images_below(root) for root in roots), key=len)
-        if annotation is None or not images:
-            found = {ANNOTATION_FILE: annotation is not None, "the images": len(images)}
-            raise missing_files(folder, found, cls.manual_download_instructions)
-        return PersonSource(annotations=[annotation], images=images)
+        return cls._source(folder, ANNOTATION_FILE, annotation, images)
 
     @property
     def label_values(self) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from .person_builder import (
     PersonSource,
 )
 from .person_dataset import UNKNOWN_PERSON
-from .source_files import existing_folder, first_file, fullest_folder, missing_files
+from .source_files import existing_folder, first_file, fullest_folder
 from .verification import VerificationReport, check_names, check_one_hot
 
 ANNOTATION_FILE = "annotation.mat"
@@ -84,10 +84,7 @@ class PA100K(PersonDatasetBuilder):
         images = fullest_folder(
             [root / name for root in roots for name in _IMAGE_FOLDERS], r"\d{6}\.jpg"
         )
-        if annotation is None or not images:
-            found = {ANNOTATION_FILE: annotation is not None, "the images": len(images)}
-            raise missing_files(folder, found, cls.manual_download_instructions)
-        return PersonSource(annotations=[annotation], images=images)
+        return cls._source(folder, ANNOTATION_FILE, annotation, images)
 
     def read_records(self, source: PersonSource, report: VerificationReport) -> PersonRecords:
         """Read annotation.mat and give every image its file."""

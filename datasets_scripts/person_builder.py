@@ -22,6 +22,7 @@ from datasets import BuilderConfig, DatasetInfo, GeneratorBasedBuilder, SplitGen
 from ..attributes_clear import AttributeSchema
 from .person_dataset import UNKNOWN_CAMERA, person_features
 from .retrieval_protocols import category_ids
+from .source_files import missing_files
 from .verification import (
     VerificationError,
     VerificationReport,
@@ -173,6 +174,16 @@ class PersonDatasetBuilder(GeneratorBasedBuilder):
     @abstractmethod
     def read_records(self, source: PersonSource, report: VerificationReport) -> PersonRecords:
         """Read the annotation; add to `report` what only this data set can check."""
+
+    @classmethod
+    def _source(
+        cls, folder: Path, annotation_file: str, annotation: Path | None, images: Mapping[str, Path]
+    ) -> PersonSource:
+        """The source of one annotation and its images; FileNotFoundError when either is absent."""
+        if annotation is None or not images:
+            found = {annotation_file: annotation is not None, "the images": len(images)}
+            raise missing_files(folder, found, cls.manual_download_instructions)
+        return PersonSource(annotations=[annotation], images=images)
 
     def published_sizes(self) -> dict[str, int]:
         """Images of each split; a builder whose configurations differ in them overrides this."""

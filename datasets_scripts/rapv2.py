@@ -22,7 +22,7 @@ from .person_builder import (
     PersonSource,
 )
 from .person_dataset import UNKNOWN_CAMERA, UNKNOWN_LABEL, UNKNOWN_PERSON
-from .source_files import existing_folder, first_file, fullest_folder, missing_files
+from .source_files import existing_folder, first_file, fullest_folder
 from .verification import VerificationReport, check_labels, check_names, check_partition
 
 ANNOTATION_FILE = "RAP_annotation.mat"
@@ -119,10 +119,7 @@ class RAPv2(PersonDatasetBuilder):
         annotation = first_file(beside, ANNOTATION_FILE)
         # Names that begin with a dot are left behind by file managers.
         images = fullest_folder([root / "RAP_dataset" for root in roots], r"[^.].*\.png")
-        if annotation is None or not images:
-            found = {ANNOTATION_FILE: annotation is not None, "the images": len(images)}
-            raise missing_files(folder, found, cls.manual_download_instructions)
-        return PersonSource(annotations=[annotation], images=images)
+        return cls._source(folder, ANNOTATION_FILE, annotation, images)
 
     def read_records(self, source: PersonSource, report: VerificationReport) -> PersonRecords:
         """Read RAP_annotation.mat and give every image its file."""

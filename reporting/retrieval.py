@@ -1,20 +1,62 @@
 """The retrieval report: exact categories, beside two honest baselines in the same table."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ..attributes_clear import ABSENT, PRESENT, UNKNOWN, AttributeSchema
-from ..datasets_scripts.retrieval_protocols import RetrievalSplit
+from ..datasets_scripts.retrieval_protocols import (
+    RetrievalSplit,
+    retrieval_split,
+    unseen_categories,
+)
 from ..metrics.person_retrieval.person_retrieval import (
     mean_over_queries,
     query_metrics,
     retrieval_metrics,
 )
+from ..training.queries import full_rows, known_columns
 
 BLOCK = 256  # queries whose scores are held at once
 Scorer = Callable[[np.ndarray], np.ndarray]  # query numbers (queries,) -> scores (queries, gallery)
+
+
+@dataclass(frozen=True)
+class ExactQueries:
+    """One query for each person category of a gallery.
+
+    Args:
+        columns: attributes that make the categories. split: queries and their answers.
+        unseen: (queries,) bool, categories that training never showed.
+        rows: (queries, all attributes) of 1, 0 and -100, what is no column unsaid.
+    """
+
+    columns: list[int]
+    split: RetrievalSplit
+    unseen: np.ndarray
+    rows: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        labels: np.ndarray,
+        seen_labels: np.ndarray,
+        schema: AttributeSchema,
+        category_attributes: str,
+    ) -> "ExactQueries":
+        """The queries of a gallery.
+
+        Args:
+            labels: of the gallery, (images, attributes). seen_labels: of what was trained on.
+            category_attributes: as for `known_columns`.
+        """
+        columns = known_columns([labels, seen_labels], schema, category_attributes)
+        split = retrieval_split(labels, columns)
+        unseen = unseen_categories(split.queries, seen_labels, columns)
+        rows = full_rows(split.queries, columns, schema.num_attributes)
+        return cls(columns, split, unseen, rows)
 
 
 def retrieval_report(

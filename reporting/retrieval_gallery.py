@@ -85,13 +85,18 @@ class EvaluatedGallery:
             "random": random_scorer(len(self.image_embeds)),
         }
 
-    def partial_report(self, count: int = 500) -> list[dict]:
-        """One entry for each way of ranking and size of the query; see `partial_queries`."""
+    def partial_report(self, count: int = 500, method: str | None = None) -> list[dict]:
+        """One entry for each way of ranking and size of the query; see `partial_queries`.
+
+        Args: method: the only way of ranking that is wanted; None: all.
+        """
         report = []
         for size in PARTIAL_SIZES:
             rows, relevance = partial_queries(self.labels, self.processor.schema, size, count)
-            for method, scorer in self.scorers(rows).items() if len(rows) else ():
-                report.append({"method": method, "size": size, **partial_row(scorer, relevance)})
+            scorers = self.scorers(rows) if len(rows) else {}
+            for name in scorers if method is None else scorers.keys() & {method}:
+                scores = partial_row(scorers[name], relevance)
+                report.append({"method": name, "size": size, **scores})
         return report
 
     def attribute_report(self) -> list[dict]:

@@ -25,17 +25,22 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from clear_par import train
-from clear_par.datasets_scripts.retrieval_protocols import retrieval_split, unseen_categories
 from clear_par.peft_clear import active_adapter_config
 from clear_par.reporting.adapter import load_adapter
-from clear_par.reporting.retrieval import retrieval_report
+from clear_par.reporting.figures import pyplot, save_figure
+from clear_par.reporting.retrieval import ExactQueries, retrieval_report
 from clear_par.reporting.retrieval_gallery import ADAPTER, FUSED, EvaluatedGallery
 from clear_par.training.checkpoint import load_checkpoint
 from clear_par.training.crops import PersonCrops, labels_of
 from clear_par.training.evaluation import recognition_scores
 from clear_par.training.feature_cache import FrozenFeatures
-from clear_par.training.queries import full_rows, known_columns
-from clear_par.training.run_folder import running_commit, write_json, write_whole
+from clear_par.training.run_folder import (
+    changed_settings,
+    read_record,
+    running_commit,
+    write_json,
+    write_whole,
+)
 from clear_par.training.settings import (
     RECIPES,
     DataSettings,
@@ -149,57 +154,46 @@ def cells(settings: AblationSettings) -> Iterator[Cell]:
                 yield Cell(row, seed)
 
 
+def train_once(folder: Path, cell: Cell, settings: AblationSettings, changes: dict) -> Path:
+    """Train a run of a cell, unless it is finished, and return its folder.
+
+    Args: changes: settings of train.py beside those that all cells share.
+    """
+    if not read_record(folder).get("finished"):
+        common = {
+            **settings.data_fields(),
+            "train_split": settings.train_split,
+            "validation_split": settings.validation_split,
+            "seed": cell.seed,
+            "output_dir": str(folder),
+            "report_to": "none",
+        }
+        train.main(TrainingSettings(**{**common, **changes}))
+    return folder
+
+
 def train_adapter(
     checkpoint: str, changes: dict, cell: Cell, settings: AblationSettings, output: Path
 ) -> Path:
     """Train the adapter of a cell; returns its folder."""
-    folder = cell.folder(output) / "adapter"
-    common = {**settings.data_fields(), **json.loads(settings.adapter_settings)}
-    run = TrainingSettings(
-        **{
-            **common,
-            "stage": "retrieval",
-            "checkpoint": checkpoint,
-            "train_split": settings.train_split,
-            "validation_split": settings.validation_split,
-            "cache_features": str(output / "features"),
-            "seed": cell.seed,
-            "output_dir": str(folder),
-            "report_to": "none",
-            "overwrite": (folder / "training_args.json").is_file() and is_finished(folder),
-            **changes,
-        }
-    )
-    train.main(run)
-    return folder
-
-
-def is_finished(run: Path) -> bool:
-    """Whether the run in a folder came to its end."""
-    record = run / "training_args.json"
-    return record.is_file() and json.loads(record.read_text()).get("finished", False)
+    adapter = {
+        **json.loads(settings.adapter_settings),
+        "stage": "retrieval",
+        "checkpoint": checkpoint,
+        "cache_features": str(output / "features"),
+        **changes,
+    }
+    return train_once(cell.folder(output) / "adapter", cell, settings, adapter)
 
 
 def train_backbone(cell: Cell, settings: AblationSettings, output: Path) -> Path:
-    """Train a variant of the backbone, or take the one that is finished; returns its folder."""
-    folder = cell.folder(output) / "backbone"
-    if is_finished(folder):
-        return folder
-    common = {**settings.data_fields(), **json.loads(settings.backbone_settings)}
-    run = TrainingSettings(
-        **{
-            **common,
-            "model_options": json.dumps(BACKBONES[cell.row]),
-            "epochs": settings.backbone_epochs,
-            "train_split": settings.train_split,
-            "validation_split": settings.validation_split,
-            "seed": cell.seed,
-            "output_dir": str(folder),
-            "report_to": "none",
-        }
-    )
-    train.main(run)
-    return folder
+    """Train a variant of the backbone; returns its folder."""
+    backbone = {
+        **json.loads(settings.backbone_settings),
+        "model_options": json.dumps(BACKBONES[cell.row]),
+        "epochs": settings.backbone_epochs,
+    }
+    return train_once(cell.folder(output) / "backbone", cell, settings, backbone)
 
 
 @torch.no_grad()
@@ -214,20 +208,17 @@ def score_cell(
     features = FrozenFeatures(model, processor, run, Accelerator()).views(crops)[0]
     logits, labels = model.classifier(features), crops.labels.numpy()
     seen, schema = labels_of(settings.load_rows(settings.seen_split)), processor.schema
-    columns = known_columns([labels, seen], schema, settings.category_attributes)
-    split = retrieval_split(labels, columns)
-    unseen = unseen_categories(split.queries, seen, columns)
-    rows = full_rows(split.queries, columns, schema.num_attributes)
+    exact = ExactQueries.of(labels, seen, schema, settings.category_attributes)
     gallery = EvaluatedGallery.of(model.eval(), processor, labels, logits, features)
     method = FUSED if active_adapter_config(model).fusion_weight else ADAPTER
-    scorers = {method: gallery.scorers(rows)[method]}
+    scorers = {method: gallery.scorers(exact.rows)[method]}
     scores = {
         f"{row['queries']}/{name}": value
-        for row in retrieval_report(scorers, split, unseen)
+        for row in retrieval_report(scorers, exact.split, exact.unseen)
         for name, value in row.items()
         if isinstance(value, float)
     }
-    partial = [entry for entry in gallery.partial_report() if entry["method"] == method]
+    partial = gallery.partial_report(method=method)
     scores |= {f"partial/{entry['size']}": entry["mean_average_precision"] for entry in partial}
     recognition = recognition_scores(logits, labels, schema.evaluated_indices)
     return scores | {n: recognition[n] for n in ("mean_accuracy", "instance_f1")}
@@ -243,17 +234,11 @@ def recipe(cell: Cell, settings: AblationSettings) -> dict:
 
 def require_same_recipe(found: dict, cell: Cell, settings: AblationSettings, path: Path) -> None:
     """Raise ValueError when a kept cell was computed with other settings."""
-    now = recipe(cell, settings)
-    earlier = found.get("settings", now)
-    changed = [
-        f"{name} (was {earlier.get(name)!r}, is {value!r})"
-        for name, value in now.items()
-        if earlier.get(name) != value
-    ]
-    if changed:
+    earlier = found.get("settings")
+    if earlier is not None and (changed := changed_settings(earlier, recipe(cell, settings))):
         raise ValueError(
             f"`output_dir` must hold cells of the same settings, got {str(path)!r}; changed: "
-            f"{', '.join(changed)}. Name another folder, or remove that one."
+            f"{changed}. Name another folder, or remove that one."
         )
 
 
@@ -267,10 +252,8 @@ def compute(cell: Cell, settings: AblationSettings, output: Path) -> dict:
         if cell.row in ADAPTERS:
             checkpoint, changes = settings.checkpoint, ADAPTERS[cell.row]
         else:
-            checkpoint, changes = (
-                str(train_backbone(cell, settings, output)),
-                {"query_kind": "hard"},
-            )
+            checkpoint = str(train_backbone(cell, settings, output))
+            changes = {"query_kind": "hard"}  # these backbones have no language model
         adapter = train_adapter(checkpoint, changes, cell, settings, output)
         scores = score_cell(checkpoint, adapter, settings, output)
         kept = {"row": cell.row, "seed": cell.seed, "settings": recipe(cell, settings)}
@@ -319,8 +302,6 @@ def write_table(scores: dict[str, list[dict]], settings: AblationSettings, outpu
 
 def draw(scores: dict[str, list[dict]], path: Path) -> None:
     """Mean average precision of each row as bars, with its deviation."""
-    from clear_par.reporting.figures import pyplot, save_figure
-
     means = [
         [100 * one["all/mean_average_precision"] for one in found] for found in scores.values()
     ]

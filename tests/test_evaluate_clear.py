@@ -21,6 +21,7 @@ from clear_par import evaluate_clear
 from clear_par.adapter_config_clear import ClearAdapterConfig
 from clear_par.attributes_clear import AttributeSchema
 from clear_par.datasets_scripts.person_dataset import load_person_dataset
+from clear_par.datasets_scripts.retrieval_protocols import retrieval_split
 from clear_par.datasets_scripts.synthetic import SCHEMA_FILE
 from clear_par.evaluate_clear import EvaluationSettings
 from clear_par.metrics.bootstrap import recognition_intervals
@@ -419,7 +420,7 @@ def test_random_ranking_is_what_shuffling_gives(report, protocol):
 
 def test_chosen_queries_go_from_frequent_to_rare_and_say_something():
     labels = np.repeat(np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), [9, 2, 5, 7], axis=0)
-    split = evaluate_clear.retrieval_split(labels)
+    split = retrieval_split(labels)
     assert chosen_queries(split, count=2).tolist() == [
         3,
         2,

@@ -1,16 +1,18 @@
 import logging
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
-from datasets import disable_progress_bars, enable_progress_bars
 from scipy.io import loadmat
 
 from clear_par.attributes_clear import UNKNOWN, AttributeSchema
 from clear_par.datasets_scripts.market1501 import Market1501, validation_persons
 from clear_par.datasets_scripts.market1501_annotation import read_annotation, read_names
 from clear_par.datasets_scripts.person_dataset import load_person_dataset
-from clear_par.datasets_scripts.verification import VerificationError, VerificationReport
+from clear_par.datasets_scripts.verification import VerificationReport
+from clear_par.tests import small_builds
+from clear_par.tests.small_builds import deviations
 from clear_par.tests.small_market1501 import (
     EXPECTED,
     FIELDS,
@@ -20,12 +22,13 @@ from clear_par.tests.small_market1501 import (
     published_source,
 )
 
+pytest_plugins = ["clear_par.tests.small_builds"]
+pytestmark = pytest.mark.usefixtures("no_progress_bars")
 
-@pytest.fixture(autouse=True)
-def no_progress_bars():
-    disable_progress_bars()
-    yield
-    enable_progress_bars()
+
+@pytest.fixture
+def builder_class():
+    return Market1501
 
 
 @pytest.fixture
@@ -41,31 +44,8 @@ def small(tmp_path, sizes):
     return SmallMarket(root)
 
 
-@pytest.fixture
-def build(tmp_path):
-    def build(small, **kwargs):
-        builder = Market1501(data_dir=small.root, cache_dir=str(tmp_path / "cache"), **kwargs)
-        builder.download_and_prepare()
-        return builder
-
-    return build
-
-
-def records(small, **kwargs):
-    """What the files say, without building tables."""
-    builder = Market1501(data_dir=small.root, **kwargs)
-    report = VerificationReport("market1501")
-    return builder.read_records(builder.find_source(str(small.root)), report), report
-
-
-def errors_of(small):
-    return records(small)[1].errors
-
-
-def deviations(build, small, **kwargs):
-    with pytest.raises(VerificationError) as caught:
-        build(small, **kwargs)
-    return caught.value.report, str(caught.value)
+records = partial(small_builds.records, Market1501)
+errors_of = partial(small_builds.errors_of, Market1501)
 
 
 # ---- rows

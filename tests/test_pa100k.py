@@ -1,4 +1,3 @@
-import io
 import os
 import re
 import shutil
@@ -7,14 +6,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from datasets import disable_progress_bars, enable_progress_bars
-from PIL import Image
 from scipy.io import loadmat, savemat
 
 from clear_par.datasets_scripts.pa100k import PA100K, read_annotation
 from clear_par.datasets_scripts.person_builder import PersonSource
 from clear_par.datasets_scripts.person_dataset import load_person_dataset
 from clear_par.datasets_scripts.verification import VerificationError, VerificationReport
+from clear_par.tests.small_builds import cells, encoded, number_shown
+from clear_par.tests.small_builds import deviations_and_nothing_left as deviations
 
 SIZES = {"train": 12, "validation": 3, "test": 5, "trainval": 15}
 PARTS = {"train": (1, 13), "val": (13, 16), "test": (16, 21)}  # numbers of the images
@@ -26,28 +25,13 @@ ATTRIBUTES = (
 ONE_HOT = ((1, 4), (4, 7), (13, 15))  # columns of age, view, sleeve
 
 
-@pytest.fixture(autouse=True)
-def no_progress_bars():
-    disable_progress_bars()
-    yield
-    enable_progress_bars()
+pytest_plugins = ["clear_par.tests.small_builds"]
+pytestmark = pytest.mark.usefixtures("no_progress_bars")
 
 
-def encoded(number, kind="JPEG"):
-    """A crop whose red tells its number."""
-    pixels = np.random.default_rng(number).integers(0, 40, (40, 20, 3), dtype=np.uint8)
-    pixels[..., 0] = 10 * number
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, **({"quality": 95} if kind == "JPEG" else {}))
-    return file.getvalue()
-
-
-def number_shown(image):
-    return round(np.asarray(image.convert("RGB"))[..., 0].mean() / 10)
-
-
-def cells(texts):
-    return np.array(texts, dtype=object).reshape(-1, 1)
+@pytest.fixture
+def builder_class():
+    return PA100K
 
 
 class SmallPA100K:
@@ -66,7 +50,7 @@ class SmallPA100K:
         self.images = root / "data"
         self.images.mkdir()
         for number, name in enumerate(self.names, start=1):
-            (self.images / name).write_bytes(encoded(number))
+            (self.images / name).write_bytes(encoded(number, "JPEG"))
 
     def write_annotation(self, **changes):
         content = {"attributes": cells(self.attributes)}
@@ -82,25 +66,6 @@ def small(tmp_path, monkeypatch):
     root = tmp_path / "some data"
     root.mkdir()
     return SmallPA100K(root)
-
-
-@pytest.fixture
-def build(tmp_path):
-    def build(small, **kwargs):
-        builder = PA100K(data_dir=small.root, cache_dir=str(tmp_path / "cache"), **kwargs)
-        builder.download_and_prepare()
-        return builder
-
-    return build
-
-
-def deviations(build, small, **kwargs):
-    with pytest.raises(VerificationError) as caught:
-        build(small, **kwargs)
-    cache = small.root.parent / "cache"
-    left = [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
-    assert left == []
-    return caught.value.report, str(caught.value)
 
 
 # ---- rows

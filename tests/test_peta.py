@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from datasets import Dataset, Image, disable_progress_bars, enable_progress_bars
+from datasets import Dataset, Image
 from datasets.exceptions import DatasetGenerationError
 from PIL import Image as PillowImage
 from PIL import ImageFile
@@ -29,10 +29,10 @@ from clear_par.datasets_scripts.peta_annotation import (
     read_mapping,
 )
 from clear_par.datasets_scripts.verification import (
-    VerificationError,
     VerificationReport,
     image_defect,
 )
+from clear_par.tests.small_builds import deviations, encoded, number_shown
 
 # 40 images: names with spaces, commas and capitals, persons of 6, 1 and 2 images. Sorted as text,
 # person 100 comes before person 3 and `Right` before `back`, as in the real data.
@@ -44,24 +44,13 @@ FILES = sorted(
 SIZES = {"train": 20, "validation": 4, "test": 16, "trainval": 24}
 
 
-@pytest.fixture(autouse=True)
-def no_progress_bars():
-    disable_progress_bars()
-    yield
-    enable_progress_bars()
+pytest_plugins = ["clear_par.tests.small_builds"]
+pytestmark = pytest.mark.usefixtures("no_progress_bars")
 
 
-def encoded(number, kind):
-    """A crop whose red tells its number."""
-    pixels = np.random.default_rng(number).integers(0, 40, (40, 20, 3), dtype=np.uint8)
-    pixels[..., 0] = 6 * number
-    file = io.BytesIO()
-    PillowImage.fromarray(pixels).save(file, kind, **({"quality": 95} if kind == "JPEG" else {}))
-    return file.getvalue()
-
-
-def number_shown(image):
-    return round(np.asarray(image.convert("RGB"))[..., 0].mean() / 6)
+@pytest.fixture
+def builder_class():
+    return PETA
 
 
 def write_annotation(path, data, attributes, partitions):
@@ -144,24 +133,6 @@ def renamed(small):
     shutil.rmtree(small.root / "PETA dataset")
     small.write_images("renamed")
     return small
-
-
-@pytest.fixture
-def build(tmp_path):
-    """Build the small data set, in a cache of this test's own."""
-
-    def build(small, **kwargs):
-        builder = PETA(data_dir=small.root, cache_dir=str(tmp_path / "cache"), **kwargs)
-        builder.download_and_prepare()
-        return builder
-
-    return build
-
-
-def deviations(build, small, **kwargs):
-    with pytest.raises(VerificationError) as caught:
-        build(small, **kwargs)
-    return caught.value.report, str(caught.value)
 
 
 # ---- rows

@@ -1,16 +1,15 @@
-import io
 import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from datasets import disable_progress_bars, enable_progress_bars
-from PIL import Image
 from scipy.io import loadmat, savemat
 
 from clear_par.datasets_scripts.person_dataset import load_person_dataset
 from clear_par.datasets_scripts.rapv2 import RAPv2, read_annotation
-from clear_par.datasets_scripts.verification import VerificationError, VerificationReport
+from clear_par.datasets_scripts.verification import VerificationReport
+from clear_par.tests.small_builds import cells, encoded, number_shown
+from clear_par.tests.small_builds import deviations_and_nothing_left as deviations
 
 SIZES = {"train": 12, "validation": 4, "test": 4, "trainval": 16}
 # Columns of the 54 selected attributes among the 152, counted from 1.
@@ -21,24 +20,13 @@ SELECTED = [
 VIEWPOINT = 111  # counted from 0
 
 
-@pytest.fixture(autouse=True)
-def no_progress_bars():
-    disable_progress_bars()
-    yield
-    enable_progress_bars()
+pytest_plugins = ["clear_par.tests.small_builds"]
+pytestmark = pytest.mark.usefixtures("no_progress_bars")
 
 
-def encoded(number, kind="PNG"):
-    """A crop whose red tells its number."""
-    pixels = np.random.default_rng(number).integers(0, 40, (40, 20, 3), dtype=np.uint8)
-    pixels[..., 0] = 10 * number
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, **({"quality": 95} if kind == "JPEG" else {}))
-    return file.getvalue()
-
-
-def number_shown(image):
-    return round(np.asarray(image.convert("RGB"))[..., 0].mean() / 10)
+@pytest.fixture
+def builder_class():
+    return RAPv2
 
 
 def all_names():
@@ -48,10 +36,6 @@ def all_names():
         names[column - 1] = name
     names[VIEWPOINT] = "viewpoint"
     return names
-
-
-def cells(texts):
-    return np.array(texts, dtype=object).reshape(-1, 1)
 
 
 class SmallRAPv2:
@@ -81,7 +65,7 @@ class SmallRAPv2:
         self.images = root / "RAP_dataset"
         self.images.mkdir()
         for k, name in enumerate(self.names):
-            (self.images / name).write_bytes(encoded(k))
+            (self.images / name).write_bytes(encoded(k, "PNG"))
 
     @property
     def file(self):
@@ -119,25 +103,6 @@ def small(tmp_path, monkeypatch):
     root = tmp_path / "some data"
     root.mkdir()
     return SmallRAPv2(root)
-
-
-@pytest.fixture
-def build(tmp_path):
-    def build(small, **kwargs):
-        builder = RAPv2(data_dir=small.root, cache_dir=str(tmp_path / "cache"), **kwargs)
-        builder.download_and_prepare()
-        return builder
-
-    return build
-
-
-def deviations(build, small, **kwargs):
-    with pytest.raises(VerificationError) as caught:
-        build(small, **kwargs)
-    cache = small.root.parent / "cache"
-    left = [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
-    assert left == []
-    return caught.value.report, str(caught.value)
 
 
 # ---- rows

@@ -2,10 +2,10 @@ import csv
 import os
 import shutil
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
-from datasets import disable_progress_bars, enable_progress_bars
 from PIL import Image as PillowImage
 
 from clear_par.attributes_clear import UNKNOWN, AttributeSchema
@@ -14,7 +14,9 @@ from clear_par.datasets_scripts.person_dataset import load_person_dataset
 from clear_par.datasets_scripts.peta_annotation import read_mapping
 from clear_par.datasets_scripts.upar2024 import UPAR2024
 from clear_par.datasets_scripts.upar2024_annotation import read_table
-from clear_par.datasets_scripts.verification import VerificationError, VerificationReport
+from clear_par.datasets_scripts.verification import VerificationReport
+from clear_par.tests import small_builds
+from clear_par.tests.small_builds import deviations
 
 PA100K = "PA100k/release_data/release_data"
 TRAIN = [
@@ -32,11 +34,13 @@ MEVID = ["MEVID/images/0104O003C330T001F00000.jpg", "PETA/images/00005.png"]
 NAMES = UPAR2024.schema().attributes
 
 
-@pytest.fixture(autouse=True)
-def no_progress_bars():
-    disable_progress_bars()
-    yield
-    enable_progress_bars()
+pytest_plugins = ["clear_par.tests.small_builds"]
+pytestmark = pytest.mark.usefixtures("no_progress_bars")
+
+
+@pytest.fixture
+def builder_class():
+    return UPAR2024
 
 
 class SmallUPAR:
@@ -86,31 +90,8 @@ def small(tmp_path, sizes):
     return SmallUPAR(root)
 
 
-@pytest.fixture
-def build(tmp_path):
-    def build(small, **kwargs):
-        builder = UPAR2024(data_dir=small.root, cache_dir=str(tmp_path / "cache"), **kwargs)
-        builder.download_and_prepare()
-        return builder
-
-    return build
-
-
-def records(small, **kwargs):
-    """What the files say, without building tables."""
-    builder = UPAR2024(data_dir=small.root, **kwargs)
-    report = VerificationReport("upar2024")
-    return builder.read_records(builder.find_source(str(small.root)), report), report
-
-
-def errors_of(small):
-    return records(small)[1].errors
-
-
-def deviations(build, small, **kwargs):
-    with pytest.raises(VerificationError) as caught:
-        build(small, **kwargs)
-    return caught.value.report, str(caught.value)
+records = partial(small_builds.records, UPAR2024)
+errors_of = partial(small_builds.errors_of, UPAR2024)
 
 
 # ---- rows

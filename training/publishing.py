@@ -24,7 +24,7 @@ from .model_card import (
     kept_epoch,
     write_card,
 )
-from .run_folder import RECORDS, finish_run
+from .run_folder import RECORDS, finish_run, read_record
 from .settings import TrainingSettings, require_repo_id
 from .states import RunStates
 
@@ -166,8 +166,7 @@ def read_finished(folder: Path) -> dict:
 
     Raises: ValueError when the folder is none.
     """
-    path = folder / RECORDS
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    record = read_record(folder)
     if not record.get("finished"):
         what = "is not finished" if record else f"has no {RECORDS}"
         raise ValueError(

@@ -82,9 +82,23 @@ def prepare_folder(output: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def read_record(folder: Path) -> dict:
+    """The settings that a run was started with, and whether it is "finished"; {}: it is no run."""
+    path = folder / RECORDS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def changed_settings(earlier: dict, now: dict) -> str:
+    """The settings of `now` that were others, each with both values; empty when all are alike."""
+    return ", ".join(
+        f"{name} (was {earlier.get(name)!r}, is {value!r})"
+        for name, value in now.items()
+        if earlier.get(name) != value
+    )
+
+
 def _refuse_finished(output: Path) -> None:
-    path = output / RECORDS
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("finished"):
+    if read_record(output).get("finished"):
         raise ValueError(
             f"`output_dir` must not hold a finished run, got {str(output)!r}. Name another "
             "folder, or add `--overwrite` to replace it."
@@ -93,19 +107,14 @@ def _refuse_finished(output: Path) -> None:
 
 def _refuse_other_run(output: Path, states: RunStates, record: dict) -> None:
     earlier, remedy = states.settings(), "add `--resume never` to start again without it"
-    if earlier is None and (output / RECORDS).is_file():
+    if earlier is None:
         _refuse_finished(output)
-        earlier = json.loads((output / RECORDS).read_text(encoding="utf-8"))
-        remedy = "add `--overwrite` to replace it"
-    changed = [
-        f"{name} (was {earlier.get(name)!r}, is {value!r})"
-        for name, value in record.items()
-        if earlier is not None and name not in FREE_TO_CHANGE and earlier.get(name) != value
-    ]
-    if changed:
+        earlier, remedy = read_record(output), "add `--overwrite` to replace it"
+    binding = {name: value for name, value in record.items() if name not in FREE_TO_CHANGE}
+    if earlier and (changed := changed_settings(earlier, binding)):
         raise ValueError(
             f"`output_dir` must be a run of the same settings to go on with, got {str(output)!r}; "
-            f"changed: {', '.join(changed)}. Name another folder, or {remedy}."
+            f"changed: {changed}. Name another folder, or {remedy}."
         )
 
 
