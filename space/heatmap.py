@@ -2,8 +2,7 @@
 
 Source: Sundararajan et al., "Axiomatic Attribution for Deep Networks" (ICML 2017), Section 3. The
 baseline is the crop's own mean colour, so the map says what is lost when a place is blanked out.
-Of the maps that were compared (plain gradients, class activation maps of each stage and of the
-patch tokens) this one found the places whose blanking lowers the logit most.
+Compared with plain gradients, the places that it marks lower the logit more when they are blanked.
 """
 
 import io
