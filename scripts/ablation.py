@@ -50,12 +50,17 @@ from clear_par.training.settings import (
     public_name,
 )
 
+OPTIMISATION = ("optimizer", "learning_rate", "query_rate", "weight_decay", "ema_decay")
 ADAPTERS = {
     "HA (hard)": {"query_kind": "hard"},
     "W (words)": {"query_kind": "words"},
     "SP (soft)": {"query_kind": "soft"},
     "Soft+Hard": {},
     "ASMR on our features": {**RECIPES["asmr"], "recipe": "asmr"},
+    # The method apart from its optimiser, which a few hundred updates do not bring far.
+    "ASMR, optimiser of the others": {
+        name: value for name, value in RECIPES["asmr"].items() if name not in OPTIMISATION
+    },
     "Soft+Hard, angular margin": {"margin_kind": "angular"},
     "Soft+Hard, no margin": {"margin": 0.0},
     "Soft+Hard, no partial queries": {"partial_weight": 0.0},
