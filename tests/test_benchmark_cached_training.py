@@ -19,13 +19,13 @@ def options(make_settings):
     return [word for name, value in values.items() for word in (f"--{name}", value)]
 
 
-def test_both_ways_are_measured_and_their_losses_agree(options, capsys):
+def test_the_ways_are_measured_and_their_losses_agree(options, capsys):
     rows = benchmark.main([*options, "--batch_sizes", "8", "16"])
     assert [row["batch_size"] for row in rows] == [8, 16]
     for row in rows:
-        assert row["speed_up"] == pytest.approx(row["kept"] / row["plain"])
         assert row["largest_difference"] < 1e-5
         assert row["plain"] > 0
+        assert "bare" not in row  # hard queries have no text
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("| 8 |") or line.startswith("| 16 |") for line in lines) == 2
 
@@ -37,7 +37,7 @@ def test_the_default_checkpoint_trains_on_kept_features_as_without(repository, t
     arguments += ["--dataset_options", '{"train_size": 100, "validation_size": 20}']
     (row,) = benchmark.main([*arguments, "--settings", json.dumps(settings)])
     assert row["largest_difference"] < 1e-4
-    assert row["speed_up"] > 2
+    assert row["kept"] > 2 * row["plain"] > 2 * row["bare"] > 0
 
 
 def test_the_default_checkpoint_is_that_of_the_repository(repository):
