@@ -193,9 +193,11 @@ def train_adapter(
 
 def train_backbone(cell: Cell, settings: AblationSettings, output: Path) -> Path:
     """Train a variant of the backbone; returns its folder."""
+    common = json.loads(settings.backbone_settings)
+    options = {**json.loads(common.get("model_options", "{}")), **BACKBONES[cell.row]}
     backbone = {
-        **json.loads(settings.backbone_settings),
-        "model_options": json.dumps(BACKBONES[cell.row]),
+        **common,
+        "model_options": json.dumps(options),
         "epochs": settings.backbone_epochs,
     }
     return train_once(cell.folder(output) / "backbone", cell, settings, backbone)

@@ -29,7 +29,8 @@ def settings(make_settings) -> AblationSettings:
         output_dir="ablation",
         adapter_settings='{"epochs": 1, "batch_size": 16, "feature_views": 1}',
         backbone_epochs=1,
-        backbone_settings='{"preset": "micro", "batch_size": 16}',
+        backbone_settings='{"preset": "micro", "batch_size": 16, '
+        '"model_options": "{\\"local_mlp_ratio\\": 3.0}"}',
     )
 
 
@@ -73,7 +74,8 @@ def test_the_table_is_complete_and_goes_on_where_it_was_stopped(settings, monkey
         ("retrieval", 1),  # on that backbone
     ]
     assert trained[0].optimizer == "sgd"
-    assert trained[1].model_options == '{"use_global_branch": false}'
+    options = json.loads(trained[1].model_options)  # those of all variants, then its own
+    assert options == {"local_mlp_ratio": 3.0, "use_global_branch": False}
     assert list(scores) == ROWS
     assert all(len(found) == 2 for found in scores.values())
     record = json.loads(Path("ablation/ablation.json").read_text())
