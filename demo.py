@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoProcessor
 
 from clear_par.attributes_clear import ABSENT, PRESENT, UNKNOWN, AttributeSchema
 from clear_par.datasets_scripts.synthetic import synthetic_crops
+from clear_par.peft_clear import search_scores
 from clear_par.processing_clear import to_rgb
 from clear_par.reporting.adapter import load_adapter
 from clear_par.reporting.figures import draw_recognition, draw_retrieval
@@ -220,21 +221,14 @@ def print_table(header: list[str], rows: list[list]) -> None:
 
 @torch.no_grad()
 def retrieve(model, processor, crops: list[Crop], output: Path) -> None:
-    """Print and draw the five crops that each query finds."""
-    images = [crop.image for crop in crops]
-    image_embeds = torch.cat(
-        [
-            model.get_image_features(
-                **processor(images=images[start : start + BATCH], return_tensors="pt")
-            )
-            for start in range(0, len(images), BATCH)
-        ]
-    )
+    """Print and draw the five crops that each query finds; the score is that of `search_scores`."""
+    image_embeds, logits = seen_by_model(model, processor, [crop.image for crop in crops])
     texts, results = [], []
     for query in QUERIES:
-        query_embeds = model.get_query_features(**processor(queries=[query], return_tensors="pt"))
-        best = (query_embeds @ image_embeds.T)[0].topk(min(5, len(crops)))
         wanted = np.array(processor.query_values(query))
+        query_embeds = model.get_query_features(**processor(queries=[query], return_tensors="pt"))
+        scores = search_scores(model, query_embeds, image_embeds, wanted[None], logits)[0]
+        best = torch.from_numpy(scores).topk(min(5, len(crops)))
         rows, found = [], []
         for rank, (score, index) in enumerate(zip(*best, strict=True), start=1):
             crop = crops[int(index)]
@@ -246,6 +240,15 @@ def retrieve(model, processor, crops: list[Crop], output: Path) -> None:
         print(f"\nQuery {query!r}\nread as: {texts[-1]}\n")
         print_table(["rank", "crop", "score", "asked and true"], rows)
     draw_retrieval(texts, results, output / "retrieval.png")
+
+
+def seen_by_model(model, processor, images: list) -> tuple[torch.Tensor, torch.Tensor]:
+    """Shape: images -> (images, embed_dim) of the joint space, and logits (images, attributes)."""
+    outputs = [
+        model(**processor(images=images[start : start + BATCH], return_tensors="pt"))
+        for start in range(0, len(images), BATCH)
+    ]
+    return tuple(torch.cat([output[n] for output in outputs]) for n in ("image_embeds", "logits"))
 
 
 def agreement(

@@ -4,7 +4,11 @@ The endpoint imports this file from the repository that it serves. Requests, as 
 
     {"inputs": IMAGE or [IMAGE, ...], "parameters": {"threshold": 0.5}}
     {"inputs": {"query": "woman with a backpack", "images": [IMAGE, ...]},
-     "parameters": {"top_k": 5, "adapter": "peta"}}
+     "parameters": {"top_k": 5, "adapter": "peta", "evidence": true}}
+
+A ranking's score is the cosine of the joint space where the adapter has no `fusion_weight`, and
+where "evidence" is false; else the cosine is joined by the classifier's evidence, see
+`search_scores` of the model's code.
 
 IMAGE is a picture file in base64, with or without "data:image/png;base64," before it; in Python
 also its bytes or a PIL image. Addresses are refused: a server that fetches what it is told to can
@@ -18,15 +22,17 @@ import io
 import json
 import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from threading import Lock
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 MOST_IMAGES, MOST_BYTES, MOST_PIXELS = 512, 20_000_000, 50_000_000
-PARAMETERS = {"threshold", "top_k", "adapter", "batch_size"}
+PARAMETERS = {"threshold", "top_k", "adapter", "batch_size", "evidence"}
 ADAPTER_SETTINGS = "adapter_config.json"
 
 
@@ -66,8 +72,8 @@ class EndpointHandler:
         """Answer one request; see the file.
 
         Returns: for an image {name: {"value": ..., "probability": ...}}, for a list of images a
-            list of them; for a query [{"index": place among the images, "score": cosine}, ...],
-            best first.
+            list of them; for a query [{"index": place among the images, "score": ...}, ...], best
+            first; see the file for the score.
         Raises: ValueError when something is wrong with the request.
         """
         if not isinstance(data, Mapping):
@@ -85,9 +91,9 @@ class EndpointHandler:
 
     def recognise(self, images: list[Image.Image], parameters: dict) -> list[dict]:
         """What each crop shows."""
-        refuse(parameters, "top_k", "adapter")
+        refuse(parameters, "top_k", "adapter", "evidence")
         with self.lock:
-            logits = self._batched(lambda batch: self.model(**batch).logits, images, parameters)
+            (logits,) = self._batched(["logits"], images, parameters)
         decoded = self.processor.decode(logits, parameters.get("threshold"))
         return [
             {name: {"value": v, "probability": float(p)} for name, (v, p) in said.items()}
@@ -101,15 +107,16 @@ class EndpointHandler:
             raise ValueError('`inputs` must have "query" and "images", got ' + str(sorted(inputs)))
         images = read_images(list_of(inputs["images"]))
         name = self._adapter_name(parameters.get("adapter"))
-        queries = [inputs["query"]]  # one query, also where it is a list of names
-        prepared = self.processors[name](queries=queries, return_tensors="pt").to(self.device)
+        processor, evidence = self.processors[name], flag(parameters, "evidence", True)
+        queries = np.array([processor.query_values(inputs["query"])])
+        prepared = processor(labels=queries, return_tensors="pt").to(self.device)
         with self.lock, torch.inference_mode():
             self.model.set_adapter(name)
-            wanted = self.model.get_query_features(**prepared).float().cpu()
-            found = self._batched(
-                lambda batch: self.model.get_image_features(**batch), images, parameters
-            )
-        scores = (wanted @ found.T)[0]
+            wanted = self.model.get_query_features(**prepared).cpu()
+            found = self._batched(["image_embeds", "logits"], images, parameters)
+            score = search_scores_of(self.model)
+            scores = score(self.model, wanted, found[0], queries, found[1], evidence)
+        scores = torch.from_numpy(scores[0])
         order = scores.argsort(descending=True, stable=True)[: top_k(parameters)].tolist()
         return [{"index": index, "score": scores[index].item()} for index in order]
 
@@ -124,14 +131,23 @@ class EndpointHandler:
         return name
 
     @torch.inference_mode()
-    def _batched(self, run, images: list[Image.Image], parameters: dict) -> torch.Tensor:
-        """Results of all images, (images, ...) in float32, some at a time."""
+    def _batched(
+        self, names: list[str], images: list[Image.Image], parameters: dict
+    ) -> list[torch.Tensor]:
+        """These outputs of the model, each (images, ...) in float32; some images at a time."""
         size = positive(parameters, "batch_size", 32)
         outputs = []
         for start in range(0, len(images), size):
             batch = self.processor(images=images[start : start + size], return_tensors="pt")
-            outputs.append(run(batch.to(self.device)).float().cpu())
-        return torch.cat(outputs)
+            output = self.model(**batch.to(self.device))
+            outputs.append([output[name].float().cpu() for name in names])
+        return [torch.cat(parts) for parts in zip(*outputs, strict=True)]
+
+
+def search_scores_of(model):
+    """`search_scores` of the code that a model came with: this file travels without the others."""
+    package = type(model).__module__.rpartition(".")[0]
+    return import_module(f"{package}.peft_clear").search_scores
 
 
 def base_of(folder: Path) -> str:
@@ -219,6 +235,14 @@ def positive(parameters: dict, name: str, default: int) -> int:
     value = parameters.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+    return value
+
+
+def flag(parameters: dict, name: str, default: bool) -> bool:
+    """A parameter that is true or false."""
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise ValueError(f"`{name}` must be true or false, got {value!r}.")
     return value
 
 

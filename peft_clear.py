@@ -328,6 +328,7 @@ def search_scores(
     image_embeds: torch.Tensor,
     queries: np.ndarray | None = None,
     logits: torch.Tensor | None = None,
+    evidence: bool = True,
 ) -> np.ndarray:
     """Scores that rank a gallery by the active adapter: cosine, and evidence where it has a weight.
 
@@ -336,20 +337,21 @@ def search_scores(
         query_embeds: (queries, embed_dim). image_embeds: (gallery, embed_dim), both unit length.
         queries: (queries, attributes) of 1, 0 and -100, as the processor's `query_values` gives.
         logits: (gallery, attributes of the base) of the classifier.
+        evidence: False: the cosine alone, whatever the adapter says.
     Returns: (queries, gallery): cosines where `fusion_weight` is 0, else `fused_scores`.
     Raises: ValueError when there is a `fusion_weight`, and `queries` or `logits` are not given.
     """
     config = active_adapter_config(model)
     cosines = (query_embeds.float() @ image_embeds.float().T).detach().cpu().numpy()
-    if not config.fusion_weight:
+    if not (evidence and config.fusion_weight):
         return cosines
     if queries is None or logits is None:
         raise ValueError(
             "`queries` and `logits` must be given: the adapter's `fusion_weight` is "
             f"{config.fusion_weight}. Set it to 0 to rank by the cosine alone."
         )
-    evidence = adapter_evidence(model, queries, logits)
-    return fused_scores(cosines, evidence, config.scale, config.fusion_weight)
+    found = adapter_evidence(model, queries, logits)
+    return fused_scores(cosines, found, config.scale, config.fusion_weight)
 
 
 def adapter_evidence(model: nn.Module, queries: np.ndarray, logits: torch.Tensor) -> np.ndarray:
@@ -360,6 +362,18 @@ def adapter_evidence(model: nn.Module, queries: np.ndarray, logits: torch.Tensor
     Shape: queries (queries, attributes of the adapter), logits (gallery, attributes of the base) ->
         (queries, gallery).
     """
+    schema, columns, places = shared_vocabulary(model)
+    logits = logits.float().cpu().numpy()[:, places]
+    return query_evidence(logits, np.asarray(queries)[:, columns], schema)
+
+
+def shared_vocabulary(model: nn.Module) -> tuple[AttributeSchema, list[int], list[int]]:
+    """What the active adapter and the classifier of its base both know, by the attributes' names.
+
+    Returns: the adapter's schema of these attributes, their columns in its queries, and their
+        columns in the base's logits.
+    Raises: ValueError when the adapter has no schema.
+    """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = active_adapter_config(model)
     if config.schema is None:
@@ -367,9 +381,8 @@ def adapter_evidence(model: nn.Module, queries: np.ndarray, logits: torch.Tensor
     schema = AttributeSchema.from_dict(config.schema)
     places = {name: place for place, name in base.config.id2label.items()}
     shared = [name for name in schema.attributes if name in places]
-    queries = np.asarray(queries)[:, [schema.index(name) for name in shared]]
-    logits = logits.float().cpu().numpy()[:, [places[name] for name in shared]]
-    return query_evidence(logits, queries, schema.subset(shared))
+    columns = [schema.index(name) for name in shared]
+    return schema.subset(shared), columns, [places[name] for name in shared]
 
 
 def save_adapter(model: nn.Module, directory: str | os.PathLike, base: str | None = None) -> None:
@@ -423,5 +436,6 @@ __all__ = [
     "adapter_evidence",
     "save_adapter",
     "search_scores",
+    "shared_vocabulary",
     "weights_fingerprint",
 ]

@@ -12,12 +12,13 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import Pipeline
 from transformers.utils import is_peft_available
 
 if is_peft_available():
-    from .peft_clear import active_adapter_config
+    from .peft_clear import active_adapter_config, search_scores
 
 DEFAULT_ADAPTER = "adapters/peta"
 OF_REPOSITORY = "adapters/"  # adapters that start so lie inside the model's repository
@@ -75,9 +76,11 @@ class PersonRetrievalPipeline(ClearPipeline):
         query: dict, free text or, inside a list, a list of names, see ClearProcessor; a list of
             queries gives a list of rankings.
         top_k: crops of each ranking; None: all.
+        evidence: whether the classifier's evidence counts as the adapter says; False: not at all.
         batch_size: crops that go through the network together.
-    Returns: for a query [{"index": place in `inputs`, "score": cosine, "image": as given}, ...],
-        best first.
+    Returns: for a query [{"index": place in `inputs`, "score": ..., "image": as given}, ...], best
+        first. The score is the cosine where the adapter has no `fusion_weight`, and without
+        evidence; else both joined, see `search_scores`.
 
     Raises:
         ValueError: when no adapter can be loaded, for an empty gallery, or for a query that is
@@ -95,35 +98,45 @@ class PersonRetrievalPipeline(ClearPipeline):
             self.processor.schema = type(self.processor.schema).from_dict(config.schema)
 
     def _sanitize_parameters(self, **unknown):
-        refuse_unknown(unknown, "query, top_k, adapter")
+        refuse_unknown(unknown, "query, top_k, evidence, adapter")
         return {}, {}, {}
 
-    def __call__(self, inputs, query=None, top_k: int | None = None, **kwargs):
+    def __call__(
+        self, inputs, query=None, top_k: int | None = None, evidence: bool = True, **kwargs
+    ):
         """Rank the images; see the class."""
-        if query is None:
-            raise ValueError("`query` must be a dict, free text or a list of queries, got None.")
+        if query is None or (not isinstance(query, (str, Mapping)) and not len(query)):
+            raise ValueError(
+                f"`query` must be a dict, free text or a list of queries, got {query!r}."
+            )
         if not isinstance(inputs, (list, tuple)) or not inputs:
             raise ValueError("`inputs` must be a list of images with at least one.")
         if top_k is not None and top_k < 1:
             raise ValueError(f"`top_k` must be positive, got {top_k}.")
-        query_embeds = self._embed_queries(query)
-        image_embeds = torch.cat(super().__call__(list(inputs), **kwargs))
-        rankings = [rank(row, inputs, top_k) for row in query_embeds @ image_embeds.T]
-        return rankings[0] if isinstance(query, (str, Mapping)) else rankings
+        is_one = isinstance(query, (str, Mapping))
+        queries = np.array(list(map(self.processor.query_values, [query] if is_one else query)))
+        query_embeds = self._embed_queries(queries)
+        outputs = super().__call__(list(inputs), **kwargs)
+        image_embeds, logits = (
+            torch.cat([output[name] for output in outputs]) for name in ("image_embeds", "logits")
+        )
+        scores = search_scores(self.model, query_embeds, image_embeds, queries, logits, evidence)
+        rankings = [rank(row, inputs, top_k) for row in torch.from_numpy(scores)]
+        return rankings[0] if is_one else rankings
 
-    def _embed_queries(self, query: str | Mapping | Sequence) -> torch.Tensor:
-        """Shape: one or several queries -> (queries, embed_dim) of unit length."""
-        queries = [query] if isinstance(query, (str, Mapping)) else list(query)
-        inputs = self.processor(queries=queries, return_tensors="pt").to(self.device)
+    def _embed_queries(self, queries: np.ndarray) -> torch.Tensor:
+        """Shape: label rows (queries, attributes) -> (queries, embed_dim) of unit length."""
+        inputs = self.processor(labels=queries, return_tensors="pt").to(self.device)
         with torch.inference_mode():
             return self.model.get_query_features(**inputs).float().cpu()
 
     def _forward(self, inputs):
-        return {"image_embeds": self.model.get_image_features(**inputs)}
+        output = self.model(**inputs)
+        return {"image_embeds": output.image_embeds, "logits": output.logits}
 
-    def postprocess(self, outputs) -> torch.Tensor:
-        """The embedding of one image, (1, embed_dim)."""
-        return outputs["image_embeds"].float()
+    def postprocess(self, outputs) -> dict[str, torch.Tensor]:
+        """What the network says of one image: (1, embed_dim) and (1, attributes)."""
+        return {name: outputs[name].float() for name in ("image_embeds", "logits")}
 
 
 def rank(scores: torch.Tensor, images: Sequence, top_k: int | None) -> list[dict]:

@@ -3,15 +3,21 @@
 import base64
 import io
 import json
+import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from clear_par.attributes_clear import AttributeSchema
 from clear_par.handler import EndpointHandler, from_bytes
 from clear_par.modeling_clear import ClearModel
+from clear_par.pipeline_clear import PersonRetrievalPipeline
 from clear_par.processing_clear import ClearProcessor
+from clear_par.reporting.retrieval_gallery import ADAPTER, FUSED, EvaluatedGallery
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +109,62 @@ def test_two_adapters_rank_by_their_own_weights(handler, crops):
     assert handler({**request, "parameters": {"adapter": "peta"}}) == answers[0]
 
 
+# ---- evidence of the classifier -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fused(gallery_model, tmp_path_factory) -> EndpointHandler:
+    """A handler whose adapter "peta" ranks with evidence, "other" without."""
+    folder = tmp_path_factory.mktemp("fused") / "model"
+    shutil.copytree(gallery_model, folder)
+    settings = folder / "adapters/peta/adapter_config.json"
+    names = ClearProcessor.from_pretrained(folder, trust_remote_code=True).schema.attributes
+    schema = AttributeSchema.from_names(names).to_dict()
+    changed = json.loads(settings.read_text()) | {"fusion_weight": 5.0, "schema": schema}
+    settings.write_text(json.dumps(changed))
+    handler = EndpointHandler(str(folder))
+    torch.manual_seed(1)
+    torch.nn.init.normal_(handler.model.classifier.weight)  # else the evidence changes no ranking
+    return handler
+
+
+def test_evidence_joins_the_cosine_where_the_adapter_has_a_weight(fused, crops):
+    query = {"hat": True, "red": False}
+    processor = fused.processors["peta"]
+    fused.model.set_adapter("peta")
+    with torch.no_grad():
+        inputs = processor(images=crops, queries=[query], return_tensors="pt")
+        output = fused.model(**inputs)
+    cosines = (output.query_embeds @ output.image_embeds.T)[0].tolist()
+    hat, red = (processor.schema.index(name) for name in ("hat", "red"))
+    expected = [
+        12.0 * cosine - 5.0 * (math.log1p(math.exp(-row[hat])) + math.log1p(math.exp(row[red]))) / 2
+        for cosine, row in zip(cosines, output.logits.tolist(), strict=True)
+    ]
+    request = {"query": query, "images": crops}
+    for scores, parameters in ((expected, {}), (cosines, {"evidence": False})):
+        hits = fused({**request, "parameters": parameters})
+        order = sorted(range(len(crops)), key=lambda index: -scores[index])
+        assert [hit["index"] for hit in hits] == order
+        assert [hit["score"] for hit in hits] == pytest.approx(
+            [scores[index] for index in order], abs=1e-4
+        )
+    assert fused({**request, "parameters": {"evidence": True}}) == fused(request)
+    assert [h["index"] for h in fused(request)] != [h["index"] for h in hits]
+    plain = {"adapter": "other"}
+    assert fused({**request, "parameters": plain | {"evidence": False}}) == fused(
+        {**request, "parameters": plain}
+    )
+
+
+def test_the_backbone_sees_each_image_once(fused, crops):
+    seen = []
+    hook = fused.model.backbone.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    fused({"query": ["hat"], "images": crops, "parameters": {"batch_size": 2}})
+    hook.remove()
+    assert seen == [2, 2, 1]
+
+
 PICTURE = Image.new("RGB", (8, 16))
 
 
@@ -132,6 +194,11 @@ PICTURE = Image.new("RGB", (8, 16))
         (
             {"query": ["hat"], "images": [PICTURE], "parameters": {"adapter": "../x"}},
             r"`adapter` must be one of \['other', 'peta'\]",
+        ),
+        ({"inputs": PICTURE, "parameters": {"evidence": True}}, "must fit the task, got evidence"),
+        (
+            {"query": ["hat"], "images": [PICTURE], "parameters": {"evidence": 1}},
+            "`evidence` must be true or false, got 1",
         ),
         (
             {"query": ["hat"], "images": [PICTURE], "parameters": {"top_k": True}},
@@ -175,28 +242,48 @@ def test_a_model_without_adapters_says_so(handler, monkeypatch):
         handler({"query": ["hat"], "images": [PICTURE]})
 
 
+@pytest.fixture(scope="module")
+def default(repository) -> tuple[EndpointHandler, list[str]]:
+    """A handler of the default checkpoint, and the sample crops."""
+    paths = sorted((repository / "assets" / "samples").glob("*.jpg"))
+    return EndpointHandler(str(repository)), list(map(str, paths))
+
+
 @pytest.mark.slow
-def test_the_default_checkpoint_recognises_and_finds(repository):
-    handler = EndpointHandler(str(repository))
-    paths = sorted((repository / "assets" / "samples").glob("*.jpg"))[:4]
-    images = [base64.b64encode(path.read_bytes()).decode() for path in paths]
+def test_the_default_checkpoint_recognises(default):
+    handler, paths = default
+    images = [base64.b64encode(Path(path).read_bytes()).decode() for path in paths]
     answers = handler({"inputs": images})
-    assert len(answers) == 4
+    assert len(answers) == len(paths) == 12
     for answer in answers:
         assert answer["gender"]["value"] in ("male", "female")
         assert all(0 <= said["probability"] <= 1 for said in answer.values())
-    request = {"query": "woman with a red top and a backpack", "images": images}
-    hits = handler({"inputs": request, "parameters": {"top_k": 3}})
-    model = ClearModel.from_pretrained(repository).eval()
-    processor = ClearProcessor.from_pretrained(repository, trust_remote_code=True)
-    model.load_adapter(str(repository / "adapters" / "peta"))
+
+
+@pytest.mark.slow
+def test_handler_pipeline_and_evaluation_rank_the_samples_alike(default):
+    handler, paths = default
+    assert handler.model.peft_config["peta"].fusion_weight > 0
+    query = "woman with a red top and a backpack"
+    images = [Path(path).read_bytes() for path in paths]
+    find = PersonRetrievalPipeline(model=handler.model, processor=handler.processor, device="cpu")
+    row = np.array([find.processor.query_values(query)])
     with torch.no_grad():
-        wanted = model.get_query_features(
-            **processor(queries=request["query"], return_tensors="pt")
-        )
-        found = model.get_image_features(
-            **processor(images=[str(path) for path in paths], return_tensors="pt")
-        )
-    scores = (wanted @ found.T)[0]
-    assert [hit["index"] for hit in hits] == scores.argsort(descending=True)[:3].tolist()
-    assert hits[0]["score"] == pytest.approx(scores.max().item(), abs=1e-5)
+        output = handler.model(**handler.processor(images=paths, return_tensors="pt"))
+    labels = np.zeros(output.logits.shape, dtype=int)
+    gallery = EvaluatedGallery.of(
+        handler.model, find.processor, labels, output.logits, output.features
+    )
+    scorers = gallery.scorers(row)
+    orders = []
+    for name, evidence in ((FUSED, True), (ADAPTER, False)):
+        scores = scorers[name](np.array([0]))[0]
+        order = np.argsort(-scores, kind="stable").tolist()
+        request = {"query": query, "images": images}
+        ranked = handler({"inputs": request, "parameters": {"evidence": evidence}})
+        for hits in (ranked, find(paths, query=query, evidence=evidence)):
+            assert [hit["index"] for hit in hits] == order
+            found = [hit["score"] for hit in hits]
+            assert found == pytest.approx(scores[order].tolist(), abs=1e-4)
+        orders.append(order)
+    assert orders[0] != orders[1]

@@ -19,7 +19,7 @@ from clear_par.adapter_config_clear import ClearAdapterConfig
 from clear_par.attributes_clear import AttributeSchema
 from clear_par.configuration_clear import CUSTOM_PIPELINES
 from clear_par.modeling_clear import ClearModel
-from clear_par.peft_clear import save_adapter
+from clear_par.peft_clear import active_adapter_config, save_adapter, search_scores
 from clear_par.pipeline_clear import PersonAttributePipeline, PersonRetrievalPipeline
 from clear_par.processing_clear import ClearProcessor
 
@@ -127,7 +127,7 @@ def test_the_threshold_decides_about_flags(recognise, images):
 def test_unknown_arguments_are_refused(recognise, find, images):
     with pytest.raises(TypeError, match="must be threshold or those of Pipeline, got treshold"):
         recognise(images[0], treshold=0.3)
-    with pytest.raises(TypeError, match=r"must be query, top_k, adapter or those of .* got topk"):
+    with pytest.raises(TypeError, match=r"must be query, .*, adapter or those of .* got topk"):
         find(images, query=QUERY, topk=3)
 
 
@@ -142,6 +142,38 @@ def test_retrieval_ranks_by_the_cosine(find, loaded, images, query, batch_size):
     assert [hit["index"] for hit in got] == [index for index, _ in expected]
     assert [hit["score"] for hit in got] == pytest.approx([s for _, s in expected], abs=1e-5)
     assert [hit["image"] for hit in got] == [images[index] for index, _ in expected]
+
+
+def test_evidence_joins_the_cosine_as_the_adapter_says(find, loaded, images, monkeypatch):
+    model, processor = loaded
+    monkeypatch.setattr(active_adapter_config(find.model), "fusion_weight", 20.0)
+    queries = [{"hat": False, "red": True}, "a person with a backpack"]
+    with torch.no_grad():
+        output = model(**processor(images=images, queries=queries, return_tensors="pt"))
+    rows = np.array([[0, -100, -100, -100, -100, 1], [-100, -100, 1, -100, -100, -100]])
+    expected = search_scores(
+        model, output.query_embeds, output.image_embeds, rows, output.logits
+    ).tolist()
+    plain = [expected_ranking(loaded, images, query) for query in queries]
+    for batch_size in (1, 3):
+        found = find(images, query=queries, batch_size=batch_size)
+        for hits, scores in zip(found, expected, strict=True):
+            wanted = sorted(enumerate(scores), key=lambda item: -item[1])
+            assert [hit["index"] for hit in hits] == [index for index, _ in wanted]
+            assert [hit["score"] for hit in hits] == pytest.approx([s for _, s in wanted], abs=1e-4)
+    off = find(images, query=queries, evidence=False)
+    assert [[h["index"] for h in hits] for hits in off] == [[i for i, _ in r] for r in plain]
+    assert [[h["index"] for h in hits] for hits in off] != [
+        [h["index"] for h in hits] for hits in found
+    ]
+
+
+def test_the_backbone_sees_each_image_once(find, images):
+    seen = []
+    hook = find.model.backbone.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    find(images, query=QUERY, batch_size=2)
+    hook.remove()
+    assert seen == [2, 2, 1]
 
 
 def test_several_queries_give_several_rankings_cut_to_the_best(find, images):
@@ -164,6 +196,7 @@ def test_equal_crops_keep_their_order(find, images):
         (["x"], {}, "`query` must be a dict, free text"),
         ([], {"query": QUERY}, "`inputs` must be a list of images"),
         ("x.png", {"query": QUERY}, "`inputs` must be a list of images"),
+        (["x.png"], {"query": []}, r"`query` must be .* got \[\]"),
         (["x.png"], {"query": QUERY, "top_k": 0}, "`top_k` must be positive, got 0"),
         (["x.png"], {"query": {"sword": True}}, "got 'sword'"),
         (["no-such-file.png"], {"query": QUERY}, "no-such-file.png"),
