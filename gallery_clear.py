@@ -22,7 +22,7 @@ from pathlib import Path
 
 from clear_par.gallery.building import BuildReport
 from clear_par.gallery.gallery import BuildOptions, Gallery, load_embedder
-from clear_par.gallery.options import constants_of, parser, searches_of
+from clear_par.gallery.options import constants_of, parser, searches_of, tuning_of
 from clear_par.gallery.output import render
 from clear_par.gallery.searching import Found, Hit, Search
 from clear_par.gallery.table import GalleryTable
@@ -122,15 +122,10 @@ def remove(arguments: argparse.Namespace) -> None:
 
 def info(arguments: argparse.Namespace) -> None:
     """Say what a gallery is."""
+    tuning = tuning_of(arguments)
     if arguments.tune:
         said = sys.stderr if arguments.json else sys.stdout
-        open_gallery(arguments).tune(
-            arguments.num_queries,
-            arguments.recall,
-            arguments.index,
-            lambda line: print(line, file=said),
-            arguments.ray,
-        )
+        open_gallery(arguments).tune(say=lambda line: print(line, file=said), **tuning)
     facts = Gallery.open(arguments.gallery).info()
     if arguments.json:
         print(json.dumps(facts, indent=2))

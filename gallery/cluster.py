@@ -4,6 +4,7 @@ The table must be where all workers reach it under the same address: object stor
 disk. `lance-ray` splits index and search by fragments of the table; the answers are the same.
 """
 
+import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,9 @@ from .workers import embed_readable, light
 LOCAL = "local"
 LOCAL_WORKERS = 2
 SAMPLE_RATE = 256  # rows for each list that the centres are computed from
+# The last line of a traceback, which is what a worker sends back as the text of its error.
+RAISED = re.compile(r"[\w.]*(?:Error|Exception|Exit): .*")
+COLOUR = re.compile(r"\x1b\[\d*m")
 IN_FLIGHT = 2  # batches that each worker has before it, so that none waits
 
 
@@ -46,7 +50,7 @@ def connect(address: str):
         with _quietly():
             ray.init(**place, include_dashboard=False, logging_level="ERROR")
             lance_ray.init_global_pool(num_workers(ray))
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"`ray` must be the address of a cluster, got {address!r}: {reason}"
@@ -60,6 +64,22 @@ def _quietly() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="lance")
         yield
+
+
+@contextmanager
+def naming_failures(ray, work: str) -> Iterator[None]:
+    """Turn what a worker raised, or its loss, into one line.
+
+    Raises:
+        ValueError: for every error of Ray, and those of `lance-ray`, which are RuntimeErrors.
+    """
+    try:
+        yield
+    except (ray.exceptions.RayError, RuntimeError) as error:
+        lines = COLOUR.sub("", str(error)).strip().splitlines() or [type(error).__name__]
+        raised = [line.strip() for line in lines if RAISED.fullmatch(line.strip())]
+        reason = raised[-1] if raised else lines[0].strip()
+        raise ValueError(f"`ray` must have workers that can {work}, got: {reason}") from None
 
 
 def num_workers(ray) -> int:
@@ -92,7 +112,8 @@ def ray_workers(embedder: Embedder, address: str, keep_jpeg: bool) -> Workers:
     actors = [remote.remote(identity) for _ in range(num_workers(ray))]
 
     def finish(batch: Sequence[ReadItem], reference) -> tuple[Sequence[ReadItem], list[Embedded]]:
-        return batch, embed_readable(batch, lambda files: ray.get(reference))
+        with naming_failures(ray, "embed with this model"):
+            return batch, embed_readable(batch, lambda files: ray.get(reference))
 
     def embed(
         batches: Iterable[Sequence[ReadItem]],
@@ -123,7 +144,7 @@ def index_builder(address: str) -> Callable[[GalleryTable, IndexSettings], None]
         import lance_ray
 
         most = table.count() // settings.num_partitions  # it refuses to sample more than there is
-        with _quietly():
+        with _quietly(), naming_failures(ray, "read this gallery and build its index"):
             lance_ray.create_index(
                 table.dataset_uri,
                 "embedding",
@@ -155,13 +176,13 @@ def ray_nearest(table: GalleryTable, address: str) -> Callable[..., pa.Table]:
         settings: IndexSettings | None = None,
         columns: Mapping[str, str] = RESULT,
     ) -> pa.Table:
-        stored = table.index
-        if settings is not None and settings.kind == EXACT and table.has_index:
+        used = settings or table.index
+        if used.kind == EXACT and table.has_index:
             raise ValueError("`exact` must be searched without `ray` in a gallery with an index.")
         wanted = {"column": "embedding", "q": vector, "k": top_k, "metric": "cosine"}
-        if stored.kind != EXACT:
-            wanted |= {"nprobes": table.probes(stored, where), "refine_factor": stored.refine}
-        with _quietly():
+        if used.kind != EXACT:
+            wanted |= {"nprobes": table.probes(used, where), "refine_factor": used.refine}
+        with _quietly(), naming_failures(ray, "search this gallery"):
             rows = lance_ray.vector_search(
                 table.dataset_uri,
                 nearest=wanted,

@@ -18,6 +18,7 @@ from ..reporting.adapter import load_adapter
 from ..training.checkpoint import load_checkpoint
 from .embedded import DECODERS, Embedded, reason
 from .identity import Identity
+from .ranking import Evidence
 
 JPEG_QUALITY = 92
 
@@ -136,6 +137,16 @@ class Embedder:
     def embed_labels(self, labels: np.ndarray) -> np.ndarray:
         """Shape: (queries, attributes) of 1, 0 and -100 -> (queries, embed_dim), unit length."""
         return self._embed(self.processor(labels=labels, return_tensors="pt"))
+
+    def evidence(self, labels: Sequence[int], share: float = 1) -> Evidence | None:
+        """What the classifier adds to the cosines of a query; None: nothing, as the adapter says.
+
+        Args:
+            labels: (attributes,) of 1, 0 and -100. share: of the description in the whole query.
+        """
+        config = active_adapter_config(self.model)
+        weight = share * config.fusion_weight
+        return Evidence.of(self.schema, labels, config.scale, weight) if weight else None
 
     def _embed(self, inputs) -> np.ndarray:
         inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .building import BuildReport, Workers, column_names, fill
 from .filters import compile_filter
 from .index_settings import EXACT, IVF
+from .ranking import HeldRows
 from .searching import Found, Search, run_searches
 from .sources import Source, open_source
 from .table import GalleryTable
@@ -63,6 +64,11 @@ class Gallery:
     def embedder(self) -> "Embedder":
         """The model, loaded from where the gallery remembers it."""
         return load_embedder(table=self.table)
+
+    @cached_property
+    def _held(self) -> HeldRows:
+        """What searches keep in memory."""
+        return HeldRows(self.table)
 
     # ---- making -----------------------------------------------------------------------------
 
@@ -143,7 +149,7 @@ class Gallery:
             from .cluster import ray_nearest
 
             nearest = ray_nearest(self.table, ray)
-        return run_searches(self.table, self.embedder, searches, nearest)
+        return run_searches(self.table, self.embedder, searches, nearest, self._held)
 
     def remove(
         self,

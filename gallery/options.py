@@ -34,7 +34,8 @@ same bytes are kept once. Several processes or GPUs:
 """
 SEARCH = """
 QUERY is a sentence, or JSON: {"upper colour": "red", "backpack": true} or ["hat", "backpack"].
-With --image as well the score is the weighted mean of both cosines.
+The score is the cosine; where the adapter says so, "scale * cosine + weight * evidence" of the
+attributes that the classifier sees. With --image as well it is the weighted mean of both.
 
 FILTER is a condition over the columns that `info` lists and over the attributes, whose columns are
 probabilities and mean "above 0.5" when they stand alone:
@@ -128,6 +129,12 @@ def _add_search(command: argparse.ArgumentParser) -> None:
     add("--top-k", type=int, default=10, help="crops to find (10)")
     add("--queries", type=Path, metavar="FILE", help="many searches from a file")
     add("--exact", action="store_true", help="compare with every crop, whatever index there is")
+    add(
+        "--no-evidence",
+        dest="evidence",
+        action="store_false",
+        help="rank by the cosine alone, whatever weight the adapter gives to the attributes seen",
+    )
     add("--format", choices=FORMATS, default="table", help="of the output (table)")
     add("--output", type=Path, metavar="FILE", help="write there instead of printing")
     add("--figure", type=Path, metavar="PNG", help="draw the crops found")
@@ -146,10 +153,26 @@ def _add_info(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--json", action="store_true", help="print JSON")
     add("--tune", action="store_true", help="choose and tune the index")
-    add("--num-queries", type=int, default=50, help="descriptions that --tune asks (50)")
-    add("--recall", type=float, default=0.95, help="recall@10 that --tune must reach (0.95)")
+    add("--num-queries", type=int, help="descriptions that --tune asks (50)")
+    add("--recall", type=float, help="recall@10 that --tune must reach (0.95)")
     add("--index", choices=(EXACT, IVF), help="let --tune take this kind (default: by speed)")
     _add_model(command, "the gallery's")
+
+
+def tuning_of(arguments: argparse.Namespace) -> dict:
+    """The options of `info --tune` that were given, as arguments of `Gallery.tune`.
+
+    Raises:
+        ValueError: when one that only tuning reads was given without `--tune`.
+    """
+    names = ("num_queries", "recall", "index", "model", "adapter", "device", "ray")
+    given = {name: vars(arguments)[name] for name in names if vars(arguments)[name] is not None}
+    if given and not arguments.tune:
+        option = f"--{next(iter(given)).replace('_', '-')}"
+        raise ValueError(f"`{option}` must be given together with `--tune`, got it alone.")
+    renamed = {"index": "kind"}
+    read = ("num_queries", "recall", "index", "ray")
+    return {renamed.get(name, name): value for name, value in given.items() if name in read}
 
 
 # ---- values ---------------------------------------------------------------------------------
@@ -188,6 +211,7 @@ def searches_of(arguments: argparse.Namespace) -> list[Search]:
         "top_k": arguments.top_k,
         "image_weight": arguments.image_weight,
         "exact": arguments.exact,
+        "evidence": arguments.evidence,
     }
     if arguments.queries is None:
         return [Search(query_of(arguments.query), arguments.image, **shared)]
@@ -226,4 +250,4 @@ def _checked(row: dict) -> dict:
     return row
 
 
-__all__ = ["constants_of", "parser", "query_of", "searches_of"]
+__all__ = ["constants_of", "parser", "query_of", "searches_of", "tuning_of"]

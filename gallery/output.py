@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -10,7 +11,10 @@ from datetime import datetime
 from .searching import Found, Hit
 
 FORMATS = ("table", "json", "csv")
-PLAIN = ("rank", "score", "id", "source", "image", "camera", "time")
+PLAIN = ("rank", "score", "cosine", "id", "source", "image", "camera", "time")
+
+# What a spreadsheet takes for a formula, unless the whole cell is a number.
+FORMULA = re.compile(r"(?![+-]?\d+(\.\d*)?$)[=+\-@\t\n]")
 
 
 def render(found: Sequence[Found], kind: str) -> str:
@@ -25,6 +29,7 @@ def as_json(found: Sequence[Found]) -> str:
             "query": _plain_query(one),
             "filter": one.search.filter,
             "read_as": one.text,
+            "ranked_by": "cosine and evidence" if one.fused else "cosine",
             "notes": list(one.notes),
             "milliseconds": round(one.milliseconds, 2),
             "hits": [asdict(hit) for hit in one.hits],
@@ -35,16 +40,20 @@ def as_json(found: Sequence[Found]) -> str:
 
 
 def as_csv(found: Sequence[Found]) -> str:
-    """A row for each hit; `query` numbers the searches from 1."""
+    """A row for each hit; `query` numbers the searches from 1.
+
+    Text that a spreadsheet would run as a formula begins with an apostrophe.
+    """
     buffer = io.StringIO()
     free = dict.fromkeys(name for one in found for hit in one.hits for name in hit.metadata)
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["query", *PLAIN, "matched", "missed", *free])
+    writer.writerow(["query", *PLAIN, "matched", "missed", *map(_cell, free)])
     for number, one in enumerate(found, start=1):
         for hit in one.hits:
             plain = [_cell(getattr(hit, name)) for name in PLAIN]
             rest = [_cell(hit.metadata.get(name)) for name in free]
-            writer.writerow([number, *plain, *map("; ".join, (hit.matched, hit.missed)), *rest])
+            asked = [_cell("; ".join(names)) for names in (hit.matched, hit.missed)]
+            writer.writerow([number, *plain, *asked, *rest])
     return buffer.getvalue().rstrip("\n")
 
 
@@ -53,18 +62,19 @@ def as_table(found: Sequence[Found]) -> str:
     lines = []
     for one in found:
         lines += [f"{one.text}  [{one.milliseconds:.1f} ms]", *one.notes]
-        lines += [_line(hit) for hit in one.hits] or ["  nothing found"]
+        lines += [_line(hit, one.fused) for hit in one.hits] or ["  nothing found"]
         lines.append("")
     return "\n".join(lines).rstrip()
 
 
-def _line(hit: Hit) -> str:
+def _line(hit: Hit, fused: bool) -> str:
     asked = len(hit.matched) + len(hit.missed)
     words = ", ".join(f"{name} {chance:.2f}" for name, chance in hit.matched.items())
     place = f" camera {hit.camera}" if hit.camera else ""
     time = f" {hit.time.isoformat(' ', 'seconds')}" if hit.time else ""
     matched = f"  {len(hit.matched)} of {asked}: {words}".rstrip(": ") if asked else ""
-    return f"{hit.rank:4d}  {hit.score:6.3f}  {hit.image}{place}{time}{matched}"
+    score = f"{hit.score:6.3f}" + (f" (cosine {hit.cosine:.3f})" if fused else "")
+    return f"{hit.rank:4d}  {score}  {hit.image}{place}{time}{matched}"
 
 
 def _plain_query(one: Found):
@@ -82,7 +92,9 @@ def _plain(value):
 def _cell(value) -> str:
     if isinstance(value, float):
         return f"{value:.6f}"
-    return "" if value is None else _plain(value)
+    text = "" if value is None else _plain(value)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # csv leaves a lone "\r" unquoted
+    return f"'{text}" if FORMULA.match(text) else text
 
 
 __all__ = ["FORMATS", "as_csv", "as_json", "as_table", "render"]

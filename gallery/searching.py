@@ -12,7 +12,7 @@ import numpy as np
 
 from ..attributes_clear import ABSENT, PRESENT, UNKNOWN, AttributeSchema
 from .filters import PRESENT_ABOVE, compile_filter
-from .index_settings import EXACT, IndexSettings
+from .ranking import HeldRows, Wanted, ranked
 from .table import RESULT, GalleryTable, field_name
 
 if TYPE_CHECKING:  # a model takes seconds to import, and most commands need none
@@ -30,6 +30,8 @@ class Search:
         image: path of an example image, or its bytes. filter: see `compile_filter`.
         image_weight: share of the image's score when both are given.
         exact: compare with every crop, whatever index there is.
+        evidence: let the probabilities of the attributes asked for count beside the cosine, as much
+            as the adapter says; False: rank by the cosine alone.
     """
 
     query: str | Mapping | Sequence[str] | None = None
@@ -38,6 +40,7 @@ class Search:
     top_k: int = 10
     image_weight: float = 0.5
     exact: bool = False
+    evidence: bool = True
 
     def __post_init__(self):
         if self.query is None and self.image is None:
@@ -55,8 +58,9 @@ class Search:
 class Hit:
     """One crop found.
 
-    score: cosine, or the weighted mean of two. matched, missed: the attributes asked for (or
-    shown by the example image) with the probability that the classifier gives to what was asked.
+    score: what ranks: the cosine, or with evidence `fused_scores`. matched, missed: the attributes
+    asked for (or shown by the example image) with the probability that the classifier gives to what
+    was asked. cosine: of query and crop, or the weighted mean of two.
     """
 
     rank: int
@@ -69,38 +73,46 @@ class Hit:
     metadata: dict = field(default_factory=dict)
     matched: dict[str, float] = field(default_factory=dict)
     missed: dict[str, float] = field(default_factory=dict)
+    cosine: float = 0.0
 
 
 @dataclass(frozen=True)
 class Found:
-    """The answer to one search: text says how it was understood; milliseconds, embedding aside."""
+    """The answer to one search: text says how it was understood; milliseconds, embedding aside.
+
+    fused: whether evidence counts in the scores.
+    """
 
     search: Search
     text: str
     hits: list[Hit]
     milliseconds: float
     notes: tuple[str, ...] = ()
+    fused: bool = False
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A search as vector, condition and the attributes asked: name -> (attribute, wanted)."""
+    """A search as it is run, and the attributes asked: name -> (attribute, wanted)."""
 
-    vector: np.ndarray
-    scale: float
-    where: str | None
+    wanted: Wanted
     asked: dict[str, tuple[str, bool]]
     text: str
     notes: tuple[str, ...]
 
 
 def run_searches(
-    table: GalleryTable, embedder: "Embedder", searches: Sequence[Search], nearest=None
+    table: GalleryTable,
+    embedder: "Embedder",
+    searches: Sequence[Search],
+    nearest=None,
+    held: HeldRows | None = None,
 ) -> list[Found]:
     """Answer searches; all are checked before the first is run.
 
     Args:
         nearest: another way to find the rows than `table.nearest`, with its arguments.
+        held: what may be kept in memory between searches.
 
     Raises:
         ValueError: for a query, filter or image that cannot be understood.
@@ -110,14 +122,14 @@ def run_searches(
     free = [name for name in table.metadata_columns if name not in RESULT]
     prepared = [_prepare(search, embedder, filters) for search in searches]
     return [
-        _answer(nearest or table.nearest, free, search, made)
+        _answer(lambda *asked: ranked(table, *asked, nearest, held), free, search, made)
         for search, made in zip(searches, prepared, strict=True)
     ]
 
 
 def _prepare(search: Search, embedder: "Embedder", filters: Mapping) -> _Prepared:
     where = compile_filter(search.filter, filters) if search.filter is not None else None
-    parts, asked, text, notes = [], {}, [], ()
+    parts, asked, text, notes, evidence = [], {}, [], (), None
     schema = embedder.schema
     if search.query is not None:
         with warnings.catch_warnings(record=True) as caught:
@@ -127,6 +139,9 @@ def _prepare(search: Search, embedder: "Embedder", filters: Mapping) -> _Prepare
         asked |= asked_attributes(schema, labels)
         text.append(", ".join(asked))
         parts.append(embedder.embed_labels(np.array([labels]))[0])
+        if search.evidence:
+            share = 1 if search.image is None else 1 - search.image_weight
+            evidence = embedder.evidence(labels, share)
     if search.image is not None:
         embedded = embedder.embed_image(_content(search.image))
         shown = np.where(embedded.probabilities > PRESENT_ABOVE, PRESENT, UNKNOWN)
@@ -136,8 +151,10 @@ def _prepare(search: Search, embedder: "Embedder", filters: Mapping) -> _Prepare
     vector = parts[0]
     if len(parts) == 2:
         vector = (1 - search.image_weight) * parts[0] + search.image_weight * parts[1]
-    scale = float(np.linalg.norm(vector))
-    return _Prepared(vector / scale, scale, where, asked, ", ".join(text), notes)
+    length = float(np.linalg.norm(vector))
+    exact, top_k = search.exact, search.top_k
+    wanted = Wanted(vector / length, length, top_k, where, exact, evidence)
+    return _Prepared(wanted, asked, ", ".join(text), notes)
 
 
 def _content(image: str | bytes) -> bytes:
@@ -173,8 +190,8 @@ def asked_attributes(schema: AttributeSchema, labels: Sequence[int]) -> dict:
     return asked
 
 
-def _answer(nearest, free: list[str], search: Search, made: _Prepared) -> Found:
-    """Args: nearest: finds rows. free: the columns of free metadata."""
+def _answer(find, free: list[str], search: Search, made: _Prepared) -> Found:
+    """Args: find: finds the rows that are wanted. free: the columns of free metadata."""
     names = {name: f"asked_{number}" for number, name in enumerate(made.asked)}
     columns = {
         **RESULT,
@@ -182,8 +199,7 @@ def _answer(nearest, free: list[str], search: Search, made: _Prepared) -> Found:
         **{names[n]: f"`attributes`.`{field_name(a)}`" for n, (a, _) in made.asked.items()},
     }
     start = time.perf_counter()
-    settings = IndexSettings(EXACT) if search.exact else None
-    rows = nearest(made.vector, search.top_k, made.where, settings, columns).to_pylist()
+    rows = find(made.wanted, columns).to_pylist()
     milliseconds = 1000 * (time.perf_counter() - start)
     hits = []
     for rank, row in enumerate(rows, start=1):
@@ -194,14 +210,16 @@ def _answer(nearest, free: list[str], search: Search, made: _Prepared) -> Found:
         hits.append(
             Hit(
                 rank=rank,
-                score=(1 - row["_distance"]) * made.scale,
+                score=row["_score"],
+                cosine=row["_cosine"],
                 **{name: row[name] for name in RESULT},
                 metadata={name: row[f"free_{number}"] for number, name in enumerate(free)},
                 matched={n: p for n, p in chances.items() if p > PRESENT_ABOVE},
                 missed={n: p for n, p in chances.items() if p <= PRESENT_ABOVE},
             )
         )
-    return Found(search, made.text, hits, milliseconds, made.notes)
+    is_fused = made.wanted.evidence is not None
+    return Found(search, made.text, hits, milliseconds, made.notes, is_fused)
 
 
 __all__ = ["Found", "Hit", "Search", "asked_attributes", "run_searches"]

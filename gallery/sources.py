@@ -9,6 +9,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +23,9 @@ from .metadata import column_types, union_types
 IMAGE_ENDINGS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 METADATA_FILES = ("metadata.csv", "metadata.jsonl")
 FILE_NAME = "file_name"
+ENCRYPTED = 1  # the bit in the flags of a zip's entry
+# RuntimeError: a password is needed, or the compression is unknown here.
+UNREADABLE_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 PARQUET_ROWS = 64  # rows with their images that are in memory together
 
 
@@ -98,7 +102,7 @@ def read_again(name: str, image: str) -> bytes:
         if kind == "parquet":
             return _read_parquet_row(Path(place), image)
         return _read_dataset_row(place, image)
-    except (OSError, KeyError, IndexError, zipfile.BadZipFile, pa.ArrowInvalid) as error:
+    except (OSError, KeyError, IndexError, pa.ArrowInvalid, *UNREADABLE_ZIP) as error:
         raise ValueError(
             f"`image` must still be in its source, got {image!r} of {name!r}: {error}"
         ) from None
@@ -142,15 +146,30 @@ def _open_folder(folder: Path, split: str | None) -> Source:
 def _open_file(path: Path) -> Source:
     if path.suffix.lower() == ".parquet":
         return _open_parquet(path, [path])
+    if path.suffix.lower() == ".zip":
+        return _open_zip(path)
     if not zipfile.is_zipfile(path):
         raise ValueError(
             "`images` must be a folder, a zip file, Parquet, a data set or a Hub id, got the file "
             f"{str(path)!r}. Put single images into a folder."
         )
-    with zipfile.ZipFile(path) as archive:
-        names = sorted(entry.filename for entry in archive.infolist() if not entry.is_dir())
-    images = [n for n in names if _is_image(n) and not n.startswith("__MACOSX/")]
-    return _named_files(f"zip:{path}", names, images, partial(_read_member, path))
+    return _open_zip(path)
+
+
+def _open_zip(path: Path) -> Source:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        if any(entry.flag_bits & ENCRYPTED for entry in entries):
+            raise zipfile.BadZipFile("it is encrypted")
+        names = sorted(entry.filename for entry in entries)
+        images = [n for n in names if _is_image(n) and not n.startswith("__MACOSX/")]
+        return _named_files(f"zip:{path}", names, images, partial(_read_member, path))
+    except UNREADABLE_ZIP as error:
+        raise ValueError(
+            f"`images` must be a whole zip file without a password, got {str(path)!r}: {error}. "
+            "Unpack it, and give the folder."
+        ) from None
 
 
 def _is_image(name: str) -> bool:

@@ -163,6 +163,11 @@ class GalleryTable:
         """Rows, or rows that meet a condition."""
         return self._table.count_rows(where)
 
+    @property
+    def version(self) -> int:
+        """A number that each commit raises."""
+        return self._table.version
+
     def ids(self) -> set[str]:
         """The ids of all rows."""
         return {value for batch in self.batches(["id"]) for value in batch["id"].to_pylist()}
@@ -175,6 +180,19 @@ class GalleryTable:
         query = query.where(where) if where else query
         query = query.limit(limit) if limit else query
         yield from query.to_batches(batch_size=BATCH)
+
+    def read(self, columns: list[str] | Mapping[str, str], where: str | None = None) -> pa.Table:
+        """All rows that meet a condition, in memory.
+
+        Args:
+            columns: names, or name in the result -> SQL.
+        """
+
+        def read() -> pa.Table:
+            query = self._table.search().select(columns)
+            return (query.where(where) if where else query).to_arrow()
+
+        return self._retried(read)
 
     # ---- writing ----------------------------------------------------------------------------
 
