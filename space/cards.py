@@ -122,16 +122,22 @@ def downloads(csv: str, json: str) -> str:
 # ---- retrieval --------------------------------------------------------------------------------
 
 
-def results(hits: Sequence[Hit], names: Sequence[str], thumbnails: Sequence[bytes]) -> str:
-    """The ranked crops as cards."""
+def results(
+    hits: Sequence[Hit], names: Sequence[str], thumbnails: Sequence[bytes], measure: str = "cosine"
+) -> str:
+    """The ranked crops as cards.
+
+    Args:
+        measure: what the scores are, in a word.
+    """
     cards = "".join(
-        result(rank, hit, names[hit.index], thumbnails[hit.index])
+        result(rank, hit, names[hit.index], thumbnails[hit.index], measure)
         for rank, hit in enumerate(hits, start=1)
     )
     return f'<div class="results">{cards}</div>'
 
 
-def result(rank: int, hit: Hit, name: str, jpeg: bytes) -> str:
+def result(rank: int, hit: Hit, name: str, jpeg: bytes, measure: str) -> str:
     """One crop: rank, score, what agrees, and the button to go on from it."""
     chips = "".join(
         f'<li class="{"agrees" if agrees else "differs"}" title="{percent(p)} by the classifier">'
@@ -140,7 +146,8 @@ def result(rank: int, hit: Hit, name: str, jpeg: bytes) -> str:
     )
     return (
         f'<article class="result"><div class="shot">{picture(jpeg, name)}'
-        f'<span class="rank">{rank}</span><span class="score">{hit.score:.2f}</span></div>'
+        f'<span class="rank">{rank}</span><span class="score">'
+        f"{text(measure)} {hit.score:.2f}</span></div>"
         f'<ul class="chips">{chips}</ul><button type="button" class="more" '
         f'data-pick="{hit.index}" aria-label="Find more like {text(name)}">More like this</button>'
         f"</article>"

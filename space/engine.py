@@ -4,6 +4,7 @@ Everything of the project comes through the model repository, by `AutoModel` and
 """
 
 import copy
+import importlib
 import io
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import uploads
 from huggingface_hub import snapshot_download
 from PIL import Image
 from torch.nn import functional
@@ -23,6 +25,7 @@ from uploads import UploadError
 HUB_ID = "clear-par/clear-tiny"
 ENCLOSING = Path(__file__).resolve().parents[1]  # the model repository, when run from a clone
 BATCH = 32
+BATCH_PIXELS = 50_000_000  # fewer images at once where they are large: 150 MB of them
 THUMBNAIL = (160, 320)  # at most, of the crops that are shown
 UNKNOWN = -100  # in label rows: not said
 
@@ -44,6 +47,13 @@ class Crops:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def size(self) -> int:
+        """Bytes that are held, but for a few."""
+        tensors = [self.features, self.logits, self.pixel_values, *self.embeds.values()]
+        held = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+        return held + sum(map(len, self.thumbnails))
 
     def image(self, index: int) -> Image.Image:
         """A crop as it is shown."""
@@ -71,6 +81,10 @@ def is_model(folder: Path) -> bool:
     return config.is_file() and json.loads(config.read_text()).get("model_type") == "clear"
 
 
+class NoImageError(UploadError):
+    """Nothing among the files can be shown."""
+
+
 class Engine:
     """Model, processor and retrieval adapters.
 
@@ -87,6 +101,9 @@ class Engine:
         self.lock = threading.Lock()
         self.adapters = self._load_adapters()  # name -> configuration
         self.model.requires_grad_(False)  # only heat maps have gradients, those of pixels
+        # The file of the model's code that holds its adapters, as the model has imported it.
+        package = type(self.model).__module__.rpartition(".")[0]
+        self._retrieval = importlib.import_module(".peft_clear", package)
 
     def _load_adapters(self) -> dict[str, dict]:
         """Load every adapter of the repository that has this model's attributes."""
@@ -118,24 +135,43 @@ class Engine:
             report: is called with the number of crops that are done.
 
         Raises:
-            UploadError: when there is none.
+            NoImageError: when there is none.
         """
         names, thumbnails, features, pixels, batch = [], [], [], [], []
         for name, image in images:
             names.append(name)
             thumbnails.append(thumbnail(image))
             batch.append(image)
-            if len(batch) == BATCH:
+            if len(batch) == BATCH or sum(map(area, batch)) >= BATCH_PIXELS:
                 features.append(self._features(batch, pixels if keep_pixels else None))
                 batch = []
                 report(len(names))
         if batch:
             features.append(self._features(batch, pixels if keep_pixels else None))
         if not names:
-            raise UploadError("There is no image among the files.")
+            raise NoImageError("There is no image among the files.")
         stacked = torch.cat(features)
         kept = torch.cat(pixels) if keep_pixels else None
         return Crops(names, thumbnails, stacked, self.model.classifier(stacked), kept)
+
+    def read_files(
+        self,
+        paths: Iterable[str],
+        most: int,
+        keep_pixels: bool = False,
+        report: Callable[[int], None] = lambda count: None,
+    ) -> tuple[Crops, list[str]]:
+        """`read` for files of a visitor: (crops, what was left out and why).
+
+        Raises:
+            UploadError: for files without any image, and for a zip file that breaks a limit.
+        """
+        problems: list[str] = []
+        try:
+            images = uploads.read_crops(paths, problems, most)
+            return self.read(images, keep_pixels, report), problems
+        except NoImageError as error:
+            raise UploadError(" ".join(problems[:3]) or str(error)) from None
 
     def _features(self, images: list[Image.Image], pixels: list | None) -> torch.Tensor:
         pixel_values = self.processor(images=images, return_tensors="pt")["pixel_values"]
@@ -185,6 +221,30 @@ class Engine:
                 )
         return crops.embeds[adapter]
 
+    def evidence_weight(self, adapter: str) -> float:
+        """How much the classifier counts beside the cosine; 0: not at all."""
+        return self.adapters[adapter].get("fusion_weight", 0)
+
+    def scores(
+        self, labels: list[int], query: torch.Tensor, crops: Crops, adapter: str, weighed: bool
+    ) -> torch.Tensor:
+        """What ranks the crops for a query, (crops,), see `search_scores` of the model.
+
+        Args:
+            labels: the label row that is asked. query: the same in the joint space.
+            weighed: whether the classifier counts, where the adapter has a weight for it.
+        """
+        embeds = self.embed_crops(crops, adapter)
+        if not (weighed and self.evidence_weight(adapter)):
+            return embeds @ query
+        with self.lock, torch.no_grad():  # the active adapter must not change under others
+            self.model.set_adapter(adapter)
+            rows = np.array([labels])
+            (scores,) = self._retrieval.search_scores(
+                self.model, query[None], embeds, rows, crops.logits
+            )
+        return torch.from_numpy(scores)
+
     # ---- thresholds -------------------------------------------------------------------------
 
     @property
@@ -207,6 +267,11 @@ class Engine:
         return self.processor.decode(
             logits, **({} if threshold is None else {"threshold": threshold})
         )
+
+
+def area(image: Image.Image) -> int:
+    """Pixels of an image."""
+    return image.width * image.height
 
 
 def thumbnail(image: Image.Image) -> bytes:

@@ -8,7 +8,7 @@ import gradio as gr
 import uploads
 from engine import Crops, Engine
 from recognise_tab import picked
-from visitors import Visitors, refuse, unopened
+from visitors import Visitors, refuse, unopened, warn
 
 DRAWN, OWN = "Drawn crops", "Your crops"
 FORM, WORDS = "By attributes", "In words"
@@ -90,12 +90,36 @@ def sent(engine: Engine, way: str, text: str, kind: str, values: list) -> str:
     return cards.query_box("The language model reads", words, notes)
 
 
-def search(engine: Engine, gallery: Crops, labels_of: dict, adapter: str, kind: str, count: int):
-    """The best crops for a query dict."""
+def search(
+    engine: Engine,
+    gallery: Crops,
+    labels_of: dict,
+    adapter: str,
+    kind: str,
+    count: int,
+    weighed: bool = True,
+) -> list[find.Hit]:
+    """The best crops for a query dict.
+
+    Args:
+        weighed: whether the classifier counts, where the adapter has a weight for it.
+    """
     labels = engine.schema.query_values(labels_of)
     query = engine.embed_query(labels, adapter, kind)
-    best = find.ranking(engine.embed_crops(gallery, adapter) @ query, count)
+    best = find.ranking(engine.scores(labels, query, gallery, adapter, weighed), count)
     return hits_of(engine, gallery, best, labels_of)
+
+
+def measure_of(engine: Engine, adapter: str, weighed: bool) -> tuple[str, str]:
+    """What the scores of a search are: in a word, and in a sentence."""
+    weight = engine.evidence_weight(adapter)
+    if not (weighed and weight):
+        return "cosine", "The score is the cosine of query and crop in the joint space."
+    scale = engine.adapters[adapter]["scale"]
+    return "score", (
+        f"The score is {scale:g} × cosine + {weight:g} × the classifier's evidence: the mean "
+        "log-probability of what is asked, at most 0."
+    )
 
 
 def similar(engine: Engine, gallery: Crops, place: int, adapter: str, count: int):
@@ -119,17 +143,13 @@ def read_gallery(
     engine: Engine, visitors: Visitors, paths: list[str], progress, request: gr.Request
 ) -> Crops:
     """The visitor's own gallery; the files are deleted as soon as they are read."""
-    problems: list[str] = []
-    try:
-        with visitors.holding(request, paths), refuse():
-            images = uploads.read_crops(paths, problems)
-            crops = engine.read(images, report=lambda n: progress(None, desc=f"{n} crops read"))
-    except gr.Error:
-        if problems:
-            raise gr.Error(" ".join(problems[:3]), print_exception=False) from None
-        raise
-    if problems:
-        gr.Warning(f"{len(problems)} left out. {' '.join(problems[:3])}")
+    with visitors.holding(request, paths), refuse():
+        crops, problems = engine.read_files(
+            paths,
+            uploads.MAX_CROPS,
+            report=lambda count: progress(None, desc=f"{count} crops read"),
+        )
+    warn(problems)
     return crops
 
 
@@ -162,8 +182,9 @@ def controls(engine: Engine) -> dict:
                 )
             )
         gr.Markdown(
-            f"At most {uploads.MAX_CROPS:,} crops, {uploads.MAX_UPLOAD_BYTES >> 20} MB a file. "
-            "They are read, embedded and deleted; the embeddings live until you close the page."
+            f"At most {uploads.MAX_CROPS:,} crops, {uploads.MAX_UPLOAD_BYTES >> 20} MB a file, "
+            f"{uploads.MAX_TOTAL_PIXELS // 10**6} megapixels in all. They are read, embedded "
+            "and deleted; the embeddings live until you close the page."
         )
     with gr.Accordion("More", open=False):
         made["count"] = gr.Slider(1, 24, value=10, step=1, label="Crops to show", elem_id="count")
@@ -171,6 +192,13 @@ def controls(engine: Engine) -> dict:
         kinds = engine.kinds(adapters[0])
         made["kind"] = gr.Dropdown(
             [(KINDS[kind], kind) for kind in kinds], value=kinds[0], label="Query is sent as"
+        )
+        made["weighed"] = gr.Checkbox(
+            True,
+            label="Use the classifier's evidence",
+            info="Crops that show what is asked, by the classifier, move up. Off: cosine alone.",
+            visible=bool(engine.evidence_weight(adapters[0])),
+            elem_id="weighed",
         )
     return made
 
@@ -184,23 +212,25 @@ def actions(engine: Engine, visitors: Visitors, drawn: Callable[[], Crops]) -> t
             raise gr.Error("Give your own crops first.", print_exception=False)
         return gallery
 
-    def told(hits, gallery, words):
-        found = cards.results(hits, gallery.names, gallery.thumbnails)
-        return cards.note(f"{words} of {len(gallery):,} crops") + found
+    def told(hits, gallery, words, measure, meaning):
+        found = cards.results(hits, gallery.names, gallery.thumbnails, measure)
+        return cards.note(f"{words} of {len(gallery):,} crops. {meaning}") + found
 
-    def go(request: gr.Request, source, adapter, count, way, text, kind, *values):
+    def go(request: gr.Request, source, adapter, count, weighed, way, text, kind, *values):
         gallery = gallery_of(source, request)
         with refuse():
             asked, _ = read_query(engine.schema, way, text, list(values))
-            hits = search(engine, gallery, asked, adapter, kind, int(count))
-        return sent(engine, way, text, kind, list(values)), told(hits, gallery, "Best")
+            hits = search(engine, gallery, asked, adapter, kind, int(count), weighed)
+        measure = measure_of(engine, adapter, weighed)
+        return sent(engine, way, text, kind, list(values)), told(hits, gallery, "Best", *measure)
 
     def more(source, adapter, count, event: gr.EventData, request: gr.Request):
         gallery = gallery_of(source, request)
         place = picked(event, len(gallery))
         hits = similar(engine, gallery, place, adapter, int(count))
         box = cards.query_box("More like", gallery.names[place])
-        return box, told(hits, gallery, f"Nearest to {gallery.names[place]}")
+        words, meaning = f"Nearest to {gallery.names[place]}", "The score is their cosine."
+        return box, told(hits, gallery, words, "cosine", meaning)
 
     # Gradio finds the progress by its default.
     def take(paths, request: gr.Request, progress=gr.Progress()):  # noqa: B008
@@ -226,7 +256,7 @@ def build(
             results = gr.HTML("", js_on_load=cards.PICK, elem_id="results")
     query = [made["way"], made["text"], made["kind"], *made["values"]]
     where = [made["source"], made["adapter"], made["count"]]
-    asked, outputs = [*where, *query], [box, results]
+    asked, outputs = [*where, made["weighed"], *query], [box, results]
     go, more, take = actions(engine, visitors, drawn)
     private = {"api_visibility": "private"}
     made["go"].click(go, asked, outputs, **private)
@@ -243,9 +273,10 @@ def adapt(engine: Engine, made: dict, query: list, box: gr.HTML) -> None:
     """Let the fields follow each other, and the box follow the query as it is typed."""
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
 
-    def kinds_of(adapter: str) -> gr.Dropdown:
-        kinds = engine.kinds(adapter)
-        return gr.Dropdown([(KINDS[kind], kind) for kind in kinds], value=kinds[0])
+    def fields_of(adapter: str) -> tuple[gr.Dropdown, gr.Checkbox]:
+        kinds, weight = engine.kinds(adapter), engine.evidence_weight(adapter)
+        offered = [(KINDS[kind], kind) for kind in kinds]
+        return gr.Dropdown(offered, value=kinds[0]), gr.Checkbox(visible=bool(weight))
 
     made["way"].change(
         lambda way: (gr.Group(visible=way == WORDS), gr.Group(visible=way == FORM)),
@@ -253,7 +284,8 @@ def adapt(engine: Engine, made: dict, query: list, box: gr.HTML) -> None:
         [made["words"], made["form"]],
         **quiet,
     )
-    made["adapter"].change(kinds_of, made["adapter"], made["kind"], **quiet)
+    fields = [made["kind"], made["weighed"]]
+    made["adapter"].change(fields_of, made["adapter"], fields, **quiet)
     gr.on(
         [component.change for component in query],
         lambda way, text, kind, *values: sent(engine, way, text, kind, list(values)),

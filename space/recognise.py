@@ -10,6 +10,7 @@ import torch
 
 OTHERS = 2  # further options of a choice that are shown,
 LEAST = 0.1  # when they have at least this probability
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")  # with which a spreadsheet begins to calculate
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,13 @@ def rows(schema, names, decoded: list[dict]) -> list[dict]:
 
 
 def to_csv(table: list[dict]) -> str:
-    """The rows as CSV; a name that a spreadsheet would run as a formula is quoted for it."""
+    """The rows as CSV; a name that a spreadsheet would run as a formula is marked as text."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, table[0], lineterminator="\n")
     writer.writeheader()
     for row in table:
         name = row["crop"]
-        writer.writerow(
-            row | {"crop": f"'{name}" if name.startswith(("=", "+", "-", "@")) else name}
-        )
+        writer.writerow(row | {"crop": f"'{name}" if name.startswith(FORMULA_SIGNS) else name})
     return stream.getvalue()
 
 

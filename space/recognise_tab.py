@@ -1,17 +1,17 @@
 """The tab "Recognise": crops in, what they show out."""
 
 from collections.abc import Callable
-from pathlib import Path
+from functools import lru_cache
 
 import cards
 import gradio as gr
 import heatmap
 import recognise
-import uploads
 from engine import UNKNOWN, Crops, Engine
-from visitors import Visitors, refuse, unopened
+from visitors import Visitors, refuse, unopened, warn
 
 MOST_CROPS = 32  # at once; a gallery of thousands belongs into the other tab
+MOST_SHOWN = 128  # answers to samples that are kept, of 0.1 MB each
 CALIBRATED, ONE = "Calibrated for each attribute", "One for all"
 SUREST = "surest"
 GIVEN = "given"  # the name under which the crops of this tab are kept
@@ -21,21 +21,9 @@ HINTS = "Drop, paste or photograph one person, cut out from head to foot."
 def read_images(engine: Engine, visitors: Visitors, paths: list[str], request: gr.Request) -> Crops:
     """What was uploaded, recognised; files are forgotten with the session."""
     visitors.remember(request, paths)
-    problems: list[str] = []
     with refuse():
-        images = []
-        for path in paths[:MOST_CROPS]:
-            try:
-                images.append((Path(path).name, uploads.open_crop(path)))
-            except uploads.UploadError as error:
-                problems.append(str(error))
-        if problems and not images:
-            raise uploads.UploadError(" ".join(problems[:3]))
-        crops = engine.read(images, keep_pixels=True)
-    for problem in problems[:3]:
-        gr.Warning(f"Left out: {problem}")
-    if len(paths) > MOST_CROPS:
-        gr.Warning(f"Only the first {MOST_CROPS} crops are shown.")
+        crops, problems = engine.read_files(paths, MOST_CROPS, keep_pixels=True)
+    warn(problems)
     return crops
 
 
@@ -150,6 +138,10 @@ def build(engine: Engine, visitors: Visitors, samples: Crops) -> tuple[Callable,
             result = gr.HTML("", js_on_load=cards.PICK, elem_id="recognised")
     settings = [made["mode"], made["slider"], made["attribute"]]
 
+    @lru_cache(MOST_SHOWN)
+    def show_sample(place, *judged) -> str:
+        return show(engine, samples.part(slice(place, place + 1)), 0, *judged)
+
     def shown(request, crops, *judged):
         visitors.keep(request, GIVEN, crops)
         return 0, show(engine, crops, 0, *judged)
@@ -164,8 +156,8 @@ def build(engine: Engine, visitors: Visitors, samples: Crops) -> tuple[Callable,
 
     def sample(mode, slider, attribute, event: gr.EventData, request: gr.Request):
         place = picked(event, len(samples))
-        crops = samples.part(slice(place, place + 1))
-        return None, *shown(request, crops, mode, slider, attribute)
+        visitors.keep(request, GIVEN, samples.part(slice(place, place + 1)))
+        return None, 0, show_sample(place, mode, slider, attribute)
 
     def other(mode, slider, attribute, event: gr.EventData, request: gr.Request):
         crops = visitors.kept(request, GIVEN)
@@ -177,7 +169,8 @@ def build(engine: Engine, visitors: Visitors, samples: Crops) -> tuple[Callable,
         return show(engine, crops, index, mode, slider, attribute)
 
     def start(mode, slider, attribute, request: gr.Request):
-        return shown(request, samples.part(slice(1)), mode, slider, attribute)
+        visitors.keep(request, GIVEN, samples.part(slice(1)))
+        return 0, show_sample(0, mode, slider, attribute)
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     image, files = made["image"], made["files"]

@@ -8,6 +8,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -21,7 +22,8 @@ MAX_IMAGE_BYTES = 20 * 2**20
 MAX_UPLOAD_BYTES = 100 * 2**20  # of one file as it is sent
 MAX_UNPACKED_BYTES = 300 * 2**20  # of all images of one zip file
 MAX_MEMBERS = 20_000  # of one zip file, whatever they are
-MAX_CROPS = 2_000  # of one gallery
+MAX_CROPS = 2_000  # of one gallery,
+MAX_TOTAL_PIXELS = 500_000_000  # and of all its pictures together: they take time to decode
 
 
 class UploadError(ValueError):
@@ -43,13 +45,10 @@ def open_crop(source: str | os.PathLike | bytes, name: str | None = None) -> Ima
     size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
     if size > MAX_IMAGE_BYTES:
         raise UploadError(f"{name} has {size / 2**20:.0f} MB; at most {MAX_IMAGE_BYTES >> 20} MB.")
-    stream = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is below
-            with Image.open(stream, formats=FORMATS) as image:
-                check_size(image, name)
-                return to_rgb(image)
+        with opened(source) as image:
+            check_size(image, name)
+            return to_rgb(image)
     except UploadError:
         raise
     except Image.UnidentifiedImageError:
@@ -58,6 +57,16 @@ def open_crop(source: str | os.PathLike | bytes, name: str | None = None) -> Ima
         raise UploadError(too_large(name, "far more pixels than fit")) from None
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
         raise UploadError(f"{name} is damaged: {error}") from None
+
+
+@contextmanager
+def opened(source: str | os.PathLike | bytes) -> Iterator[Image.Image]:
+    """An image of which no more than the head is read."""
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limits are lower
+        with Image.open(stream, formats=FORMATS) as image:
+            yield image
 
 
 def check_size(image: Image.Image, name: str) -> None:
@@ -126,25 +135,52 @@ def is_image(member: zipfile.ZipInfo) -> bool:
     return not member.is_dir() and not is_system and name.lower().endswith(IMAGE_ENDINGS)
 
 
-def read_crops(paths: Iterable[str], problems: list[str]) -> Iterator[tuple[str, Image.Image]]:
-    """(name, image) of every image among files and zip files, at most `MAX_CROPS`.
+def read_crops(
+    paths: Iterable[str], problems: list[str], most: int = MAX_CROPS
+) -> Iterator[tuple[str, Image.Image]]:
+    """(name, image) of every image among files and zip files, within the limits of a gallery.
 
     Args:
         problems: is filled with one message for each file that is left out.
+        most: images that are read.
 
     Raises:
         UploadError: for a zip file that breaks a limit.
     """
-    count = 0
+    count, left = 0, MAX_TOTAL_PIXELS
     for name, source in sources(paths):
-        if count == MAX_CROPS:
-            problems.append(f"Only the first {MAX_CROPS} crops are searched.")
+        left -= pixels_to_decode(source)
+        if count == most or left < 0:
+            # First, as only the first messages are shown.
+            problems.insert(0, stopped(count, is_too_large=left < 0))
             return
         try:
-            yield name, open_crop(source, name)
-            count += 1
+            image = open_crop(source, name)
         except UploadError as error:
             problems.append(str(error))
+        else:
+            yield name, image
+            count += 1
+
+
+def stopped(count: int, is_too_large: bool) -> str:
+    """The message for files that are more than is read."""
+    if not is_too_large:
+        return f"Only the first {count:,} crops are read."
+    return (
+        f"Only the first {count:,} crops are read: the pictures have more than "
+        f"{MAX_TOTAL_PIXELS // 10**6} megapixels in all. Crop each to one person."
+    )
+
+
+def pixels_to_decode(source: str | bytes) -> int:
+    """What an image claims, broken or not; 0 for what `open_crop` refuses by its first bytes."""
+    try:
+        with opened(source) as image:
+            pixels = image.width * image.height
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError):
+        return 0
+    return pixels if pixels <= MAX_PIXELS else 0
 
 
 def sources(paths: Iterable[str]) -> Iterator[tuple[str, str | bytes]]:

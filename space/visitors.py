@@ -13,7 +13,9 @@ from engine import Crops
 
 GRACE = 30  # seconds; Gradio stores equal files of two visitors once, and the other's may be on
 # its way: a file is deleted only when nobody holds it and none has sent it since.
-MOST_SESSIONS = 200  # with crops in memory; the one that has been quiet for longest gives way
+# With crops in memory; the session that has been quiet for longest gives way.
+MOST_SESSIONS = 200
+MOST_BYTES = 2**30  # two thousand crops are 25 million
 
 
 class Visitors:
@@ -58,8 +60,14 @@ class Visitors:
         with self.lock:
             kept = self.crops.pop(request.session_hash, {})
             self.crops[request.session_hash] = kept | {name: crops}  # the last in order
-            while len(self.crops) > MOST_SESSIONS:
+            while len(self.crops) > 1 and (
+                len(self.crops) > MOST_SESSIONS or self._size() > MOST_BYTES
+            ):
                 del self.crops[next(iter(self.crops))]
+
+    def _size(self) -> int:
+        """Bytes of all crops that are kept."""
+        return sum(crops.size for named in self.crops.values() for crops in named.values() if crops)
 
     def kept(self, request: gr.Request, name: str) -> Crops | None:
         """What this session keeps under a name."""
@@ -104,6 +112,13 @@ def unopened(component: gr.Image | gr.UploadButton):
 
     component.preprocess = preprocess
     return component
+
+
+def warn(problems: list[str]) -> None:
+    """One message for all that was left out of a visitor's files."""
+    if problems:
+        rest = f" And {len(problems) - 3:,} more." if len(problems) > 3 else ""
+        gr.Warning(f"Not everything was read. {' '.join(problems[:3])}{rest}")
 
 
 @contextmanager

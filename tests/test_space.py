@@ -115,6 +115,33 @@ def test_no_image_at_all_gets_a_message(engine):
         engine.read([])
 
 
+def test_files_without_an_image_get_their_own_messages(engine, tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"Dear sir")
+    paths = [str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]
+    with pytest.raises(uploads.UploadError, match=r"^a.jpg is no JPEG.* b.jpg is no JPEG"):
+        engine.read_files(paths, 9)
+    crops, problems = engine.read_files([*paths, *SAMPLES[:3]], 2)
+    assert crops.names == ["00000.jpg", "00001.jpg"]
+    assert [problem.split()[0] for problem in problems] == ["Only", "a.jpg", "b.jpg"]
+
+
+def test_large_images_are_read_a_few_at_a_time(engine, crops, monkeypatch):
+    sizes, features = [], engine._features
+    monkeypatch.setattr(
+        engine,
+        "_features",
+        lambda images, kept: sizes.append(len(images)) or features(images, kept),
+    )
+    area = engine_file.area(uploads.open_crop(SAMPLES[0]))
+    monkeypatch.setattr(engine_file, "BATCH_PIXELS", 4 * area)
+    read = engine.read(uploads.read_crops(SAMPLES, []))
+    assert sizes == [4, 4, 4]
+    torch.testing.assert_close(read.features, crops.features, rtol=1e-4, atol=1e-4)
+    tensors = read.features.numel() + read.logits.numel()
+    assert read.size == 4 * tensors + sum(map(len, read.thumbnails))
+
+
 # ---- recognition ------------------------------------------------------------------------------
 
 
@@ -182,9 +209,13 @@ def test_downloads_hold_every_crop_and_attribute(engine, crops):
     assert stored[7]["decisions"]["upper colour"]["value"] == value
 
 
-def test_a_file_name_is_no_formula_of_a_spreadsheet():
-    row = {"crop": "=1+1.jpg", "section": "a", "attribute": "b", "value": "c", "probability": 1}
-    assert recognise.to_csv([row]).splitlines()[1].startswith("'=1+1.jpg,")
+@pytest.mark.parametrize("name", ["=1+1.jpg", "+1.jpg", "-1.jpg", "@a.jpg", "\t=1.jpg"])
+def test_a_file_name_is_no_formula_of_a_spreadsheet(name):
+    row = {"crop": name, "section": "a", "attribute": "b", "value": "c", "probability": 1}
+    (read,) = csv.DictReader(io.StringIO(recognise.to_csv([row])))
+    assert read == row | {"crop": f"'{name}", "probability": "1"}
+    (plain,) = csv.DictReader(io.StringIO(recognise.to_csv([row | {"crop": "a=b.jpg"}])))
+    assert plain["crop"] == "a=b.jpg"
 
 
 # ---- heat maps --------------------------------------------------------------------------------
@@ -287,6 +318,37 @@ def test_agreement_is_the_classifiers(engine, crops):
         assert told["backpack"] == (pytest.approx(backpack, abs=1e-6), backpack > 0.5)
         red = torch.sigmoid(logits[engine.schema.index("upperBodyRed")]).item()
         assert told["upper red"][0] == pytest.approx(red, abs=1e-6)
+
+
+@torch.no_grad()
+def test_the_score_is_the_cosine_and_the_classifiers_evidence(engine, crops):
+    """By hand: a choice of two is a soft-max, a flag a sigmoid, evidence the mean of logarithms."""
+    query = {"gender": "female", "backpack": True, "hat": False}
+    labels = engine.schema.query_values(query)
+    embed = engine.embed_query(labels, "peta", "soft+hard")
+    cosines = engine.embed_crops(crops, "peta") @ embed
+    male, female, backpack, hat = (
+        crops.logits[:, engine.schema.index(name)]
+        for name in ("personalMale", "personalFemale", "carryingBackpack", "accessoryHat")
+    )
+    told = torch.stack(
+        [torch.sigmoid(female - male), torch.sigmoid(backpack), 1 - torch.sigmoid(hat)]
+    )
+    config = json.loads((ROOT / "adapters/peta/adapter_config.json").read_text())
+    expected = config["scale"] * cosines + config["fusion_weight"] * told.log().mean(0)
+    assert config["fusion_weight"] > 0
+    got = engine.scores(labels, embed, crops, "peta", True)
+    torch.testing.assert_close(got.float(), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(engine.scores(labels, embed, crops, "peta", False), cosines)
+
+
+def test_an_adapter_without_a_weight_ranks_by_the_cosine(engine, crops, monkeypatch):
+    labels = engine.schema.query_values(QUERY)
+    embed = engine.embed_query(labels, "peta", "soft+hard")
+    cosines = engine.scores(labels, embed, crops, "peta", False)
+    unweighed = {k: v for k, v in engine.adapters["peta"].items() if k != "fusion_weight"}
+    monkeypatch.setitem(engine.adapters, "peta", unweighed)
+    assert torch.equal(engine.scores(labels, embed, crops, "peta", True), cosines)
 
 
 # ---- the page ---------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -94,6 +95,11 @@ class Server:
         self.output.seek(0)
         pytest.fail(f"the Space did not start: {self.output.read()[-2000:]}")
 
+    def megabytes(self) -> float:
+        """Memory that the process holds."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
     def files(self) -> list[Path]:
         """What visitors have left on the server."""
         return [path for path in self.uploads.rglob("*") if path.is_file()]
@@ -142,6 +148,27 @@ def broken(tmp_path_factory) -> dict[str, tuple[Path, str]]:
 
 
 @pytest.fixture(scope="module")
+def unusual(tmp_path_factory) -> dict[str, Path]:
+    """kind -> the first sample as a file that few would send."""
+    folder, sample = tmp_path_factory.mktemp("unusual"), Image.open(SAMPLES[0])
+    other = Image.open(SAMPLES[1]).resize(sample.size)
+    paths = {kind: folder / f"crop.{kind}" for kind in ("gif", "jpg", "png")}
+    sample.save(paths["gif"], save_all=True, append_images=[other], duration=100)
+    sample.convert("CMYK").save(paths["jpg"], quality=95)
+    sample.convert("RGBA").save(paths["png"])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def bomb(tmp_path_factory) -> Path:
+    """One entry of 21 megabytes in 20 kilobytes."""
+    path = tmp_path_factory.mktemp("bomb") / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("large.png", b"\0" * (21 * 2**20))
+    return path
+
+
+@pytest.fixture(scope="module")
 def zipped(tmp_path_factory) -> Path:
     """All samples under names that point elsewhere, and a file that is no image."""
     path = tmp_path_factory.mktemp("zip") / "crops.zip"
@@ -184,6 +211,25 @@ class TestCalled:
 
         with ThreadPoolExecutor(20) as pool:
             list(pool.map(visit, range(20)))
+
+    @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+    def test_the_memory_does_not_grow_with_the_visits(self, connect, server):
+        def rounds(count: int) -> float:
+            for visitor in range(count):
+                client = connect()
+                for turn in range(10):
+                    self.recognise(client, SAMPLES[(visitor + turn) % len(SAMPLES)])
+            return server.megabytes()
+
+        assert rounds(6) - rounds(2) < 20
+
+    @pytest.mark.parametrize("kind", ["gif", "jpg", "png"])
+    def test_an_unusual_file_is_recognised(self, connect, unusual, expected, kind):
+        """Animated, CMYK, transparent: what the others lose in colour, the PNG does not."""
+        answer = self.recognise(connect(), unusual[kind])
+        assert answer.keys() == expected[0].keys()
+        far = max(abs(answer[name]["probability"] - expected[0][name][1]) for name in answer)
+        assert far < (1e-4 if kind == "png" else 0.5)
 
     def test_a_text_finds_the_best_crops(self, connect):
         found = connect().predict("a woman with a red top", 7, api_name="/find")
@@ -341,6 +387,29 @@ class TestInABrowser:
         page.locator("#results", has_text="Nearest to").wait_for()
         assert page.locator("#results .result").count() == 10
 
+    def test_the_classifiers_evidence_can_be_switched_off(self, open_page):
+        page = open_page()
+        self.find(page)
+        first = page.locator("#results .score").first
+        assert first.inner_text().startswith("score ")
+        assert "the classifier's evidence" in page.locator("#results .note").inner_text()
+        page.get_by_role("button", name=re.compile("^More")).click()
+        page.get_by_label("Use the classifier's evidence").uncheck()
+        page.locator("#go").click()
+        page.locator("#results .score", has_text="cosine").first.wait_for()
+        assert "evidence" not in page.locator("#results .note").inner_text()
+        scores = page.locator("#results .score").all_inner_texts()
+        assert all(-1 <= float(text.removeprefix("cosine ")) <= 1 for text in scores)
+
+    def test_a_zip_bomb_gets_its_message_and_the_page_lives(self, open_page, bomb):
+        page = open_page()
+        self.find(page)
+        page.get_by_text("Gallery: the drawn crops").click()
+        self.upload(page, "Images or a zip", bomb)
+        page.get_by_text("bomb.zip unpacks to too much").first.wait_for()
+        page.locator("#go").click()
+        page.locator("#results", has_text="Best of 240 crops").wait_for()
+
     def test_ones_own_gallery_is_searched_and_deleted(self, open_page, server, zipped):
         page = open_page()
         self.find(page)
@@ -358,16 +427,49 @@ class TestInABrowser:
         page.locator("#samples button").nth(3).click()
         page.locator("#recognised figcaption", has_text="00003.jpg").wait_for()
 
+    def focused(self, page) -> str:
+        """The name of what has the focus."""
+        focus = "document.activeElement"
+        return page.evaluate(f"{focus}.getAttribute('aria-label') ?? {focus}.innerText") or ""
+
+    def go_on_to(self, page, name: str) -> None:
+        """Press the tabulator until something of this name has the focus."""
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if self.focused(page).strip().startswith(name):
+                return
+        pytest.fail(f"no key leads to {name!r}")
+
     def test_keys_are_enough(self, open_page):
         page = open_page()
         page.get_by_role("tab", name="Recognise").focus()
-        for _ in range(40):
-            page.keyboard.press("Tab")
-            label = page.evaluate("document.activeElement.getAttribute('aria-label')")
-            if label == "Show 00001.jpg":
-                break
+        self.go_on_to(page, "Several crops at once")
+        self.go_on_to(page, "Show 00001.jpg")
         page.keyboard.press("Enter")
         page.locator("#recognised figcaption", has_text="00001.jpg").wait_for()
+        self.go_on_to(page, "Download CSV")
+        page.get_by_role("tab", name="Recognise").focus()
+        self.go_on_to(page, "Find people")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#results .result")
+        self.go_on_to(page, "Find")
+        page.keyboard.press("Enter")
+        self.go_on_to(page, "Find more like")
+        page.keyboard.press("Enter")
+        page.locator("#results", has_text="Nearest to").wait_for()
+
+    def test_the_focus_stays_where_it_was_pressed(self, open_page):
+        page = open_page()
+        self.upload(page, "Several crops at once", *SAMPLES[:3])
+        page.wait_for_function("document.querySelectorAll('#recognised .strip button').length == 3")
+        page.locator("#recognised .strip button").nth(2).press("Enter")
+        page.locator("#recognised figcaption", has_text="00002.jpg").wait_for()
+        assert self.focused(page) == "Show 00002.jpg"
+        assert page.evaluate("document.activeElement.closest('#recognised') !== null")
+        self.find(page)
+        page.locator("#results .more").nth(4).press("Enter")
+        page.locator("#results", has_text="Nearest to").wait_for()
+        assert self.focused(page).startswith("Find more like")
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     def test_it_fits_a_phone(self, open_page, scheme):

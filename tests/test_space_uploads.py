@@ -228,11 +228,36 @@ def test_bad_files_among_good_ones_are_left_out_and_named(tmp_path):
     assert [problem.split()[0] for problem in problems] == ["b.jpg", "c.jpg"]
 
 
-def test_a_gallery_has_an_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(uploads, "MAX_CROPS", 3)
+def test_a_gallery_has_an_end(tmp_path):
     path = make_zip(tmp_path / "z.zip", {f"{i}.png": PNG for i in range(5)})
-    assert len(list(read_crops([path], problems := []))) == 3
-    assert problems == ["Only the first 3 crops are searched."]
+    assert len(list(read_crops([path], problems := [], most=3))) == 3
+    assert problems == ["Only the first 3 crops are read."]
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_many_large_pictures_have_an_end(tmp_path, monkeypatch, is_zip):
+    large = encoded(Image.new("1", (1000, 1000)), "PNG")
+    members = {f"{i}.png": large for i in range(6)}
+    for name, content in members.items():
+        (tmp_path / name).write_bytes(content)
+    paths = [make_zip(tmp_path / "z.zip", members)] if is_zip else [*map(str, tmp_path.glob("*"))]
+    monkeypatch.setattr(uploads, "MAX_TOTAL_PIXELS", 4_500_000)
+    read = list(read_crops(paths, problems := []))
+    assert len(read) == 4
+    (message,) = problems
+    assert "Only the first 4 crops are read: the pictures have more than 4 megapixels" in message
+
+
+def test_broken_pictures_count_as_they_are_decoded_too(tmp_path, monkeypatch):
+    """A small file can hold many that fail only at their last row."""
+    opened = []
+    monkeypatch.setattr(uploads, "to_rgb", lambda image: opened.append(1) or image.load())
+    monkeypatch.setattr(uploads, "MAX_TOTAL_PIXELS", 3_500_000)
+    path = make_zip(tmp_path / "z.zip", {f"{i}.png": png_header(1000, 1000) for i in range(9)})
+    assert list(read_crops([path], problems := [])) == []
+    assert len(opened) == 3
+    assert "Only the first 0 crops are read" in problems[0]
+    assert len(problems) == 4
 
 
 def test_only_files_of_uploads_are_deleted(tmp_path):

@@ -112,22 +112,49 @@ def test_paths_are_handed_on_without_opening_the_files():
 # ---- crops ------------------------------------------------------------------------------------
 
 
+def crops_of(size: int) -> SimpleNamespace:
+    return SimpleNamespace(size=size)
+
+
 def test_crops_are_each_sessions_own_and_go_with_it(visitors):
-    visitors.keep(ANNA, "given", "red")
-    visitors.keep(ANNA, "gallery", "blue")
-    visitors.keep(BERT, "given", "green")
-    assert (visitors.kept(ANNA, "given"), visitors.kept(ANNA, "gallery")) == ("red", "blue")
+    red, blue, green = map(crops_of, range(3))
+    visitors.keep(ANNA, "given", red)
+    visitors.keep(ANNA, "gallery", blue)
+    visitors.keep(BERT, "given", green)
+    assert (visitors.kept(ANNA, "given"), visitors.kept(ANNA, "gallery")) == (red, blue)
     assert visitors.kept(BERT, "gallery") is None
     visitors.forget(ANNA)
     assert visitors.kept(ANNA, "given") is None
-    assert visitors.kept(BERT, "given") == "green"
+    assert visitors.kept(BERT, "given") == green
 
 
 def test_the_quietest_session_gives_way(visitors, monkeypatch):
     monkeypatch.setattr(visitors_file, "MOST_SESSIONS", 2)
     for name in ("a", "b", "a", "c"):
-        visitors.keep(SimpleNamespace(session_hash=name), "given", name)
+        visitors.keep(SimpleNamespace(session_hash=name), "given", crops_of(1))
     assert list(visitors.crops) == ["a", "c"]
+
+
+def test_the_memory_of_all_sessions_has_an_end(visitors, monkeypatch):
+    monkeypatch.setattr(visitors_file, "MOST_BYTES", 100)
+    for name, size in (("a", 60), ("b", 30), ("a", 50), ("c", 60)):
+        visitors.keep(SimpleNamespace(session_hash=name), "given", crops_of(size))
+    assert list(visitors.crops) == ["c"]  # a and c together are too much, b was the quietest
+    visitors.keep(ANNA, "given", None)
+    visitors.keep(BERT, "gallery", crops_of(900))
+    assert list(visitors.crops) == [BERT.session_hash]  # who has just come is not sent away
+
+
+def test_what_was_left_out_is_one_message(monkeypatch):
+    said = []
+    monkeypatch.setattr(visitors_file.gr, "Warning", said.append)
+    visitors_file.warn([])
+    visitors_file.warn(["a is bad.", "b is bad."])
+    visitors_file.warn([f"{name} is bad." for name in "abcdef"])
+    assert said == [
+        "Not everything was read. a is bad. b is bad.",
+        "Not everything was read. a is bad. b is bad. c is bad. And 3 more.",
+    ]
 
 
 # ---- words ------------------------------------------------------------------------------------
@@ -190,3 +217,26 @@ def test_the_sentence_of_a_crop_says_what_is_said(engine):
 def test_a_press_on_what_is_not_there_gets_a_message(place):
     with pytest.raises(gr.Error, match="no such crop"):
         recognise_tab.picked(SimpleNamespace(pick=place), 3)
+
+
+def test_the_page_says_what_the_scores_are(engine):
+    measure, meaning = find_tab.measure_of(engine, "peta", True)
+    assert measure == "score"
+    assert meaning.startswith("The score is 12 × cosine + 4 × the classifier's evidence")
+    measure, meaning = find_tab.measure_of(engine, "peta", False)
+    assert measure == "cosine"
+    assert "evidence" not in meaning
+
+
+def test_a_search_is_by_the_score_that_the_page_names(engine):
+    samples = [str(ROOT / f"assets/samples/{number:05d}.jpg") for number in range(12)]
+    gallery, problems = engine.read_files(samples, 12)
+    assert problems == []
+    query = {"gender": "female", "upper colour": ["red"]}
+    labels = engine.schema.query_values(query)
+    embed = engine.embed_query(labels, "peta", "soft+hard")
+    for weighed in (True, False):
+        hits = find_tab.search(engine, gallery, query, "peta", "soft+hard", 5, weighed)
+        scores = engine.scores(labels, embed, gallery, "peta", weighed)
+        assert [hit.score for hit in hits] == sorted(scores.tolist(), reverse=True)[:5]
+        assert all(scores[hit.index] == hit.score for hit in hits)
