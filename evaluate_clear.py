@@ -10,6 +10,9 @@ Retrieval, exact categories: each distinct vector of the evaluated attributes is
 gallery is the whole split, and the images with exactly that vector are relevant. Partial queries:
 up to 500 queries for each of 1, 2, 3 and 5 attributes, drawn from what random images of the gallery
 have; relevant are all images with the named attributes, whatever else they have.
+
+The data set has the attributes of the adapter. Where these are not the checkpoint's, recognition is
+left out.
 """
 
 import json
@@ -26,9 +29,9 @@ from clear_par.attributes_clear import PRESENT
 from clear_par.datasets_scripts.retrieval_protocols import RetrievalSplit
 from clear_par.metrics.calibration import CRITERIA
 from clear_par.modeling_clear import ClearModel
-from clear_par.peft_clear import active_adapter_config
+from clear_par.peft_clear import active_adapter_config, shared_vocabulary
 from clear_par.processing_clear import ClearProcessor
-from clear_par.reporting.adapter import load_adapter, require_same_attributes
+from clear_par.reporting.adapter import load_adapter_of_data, require_same_attributes
 from clear_par.reporting.calibration import calibrate, require_storable, store_calibration
 from clear_par.reporting.embedding_map import draw_map, require_scikit_learn
 from clear_par.reporting.figures import draw_attribute_precision, draw_attributes, draw_retrieval
@@ -129,6 +132,7 @@ class Inputs:
     """What a report is computed from.
 
     seen_labels: (images, attributes), None: no retrieval. calibration_crops: None: no calibration.
+    left_out: why recognition is; None: it is reported.
     """
 
     model: ClearModel
@@ -136,6 +140,7 @@ class Inputs:
     crops: PersonCrops
     seen_labels: np.ndarray | None
     calibration_crops: PersonCrops | None = None
+    left_out: str | None = None
 
 
 def parse_settings(arguments: Sequence[str] | None = None) -> EvaluationSettings:
@@ -157,15 +162,22 @@ def load_inputs(settings: EvaluationSettings) -> Inputs:
     output = Path(settings.output_dir)
     if output.exists() and not output.is_dir():
         raise ValueError(f"`output_dir` must be a folder, got the file {str(output)!r}.")
-    schema = dataset_schema(settings.dataset)
+    names = dataset_schema(settings.dataset).attributes
     model, processor = load_checkpoint(settings.checkpoint)
-    known = processor.schema.attributes
-    require_same_attributes("checkpoint", settings.checkpoint, known, schema.attributes)
-    seen_labels = None
+    seen_labels = left_out = None
     if settings.figures:
         require_scikit_learn()
-    if settings.adapter is not None:
-        load_adapter(model, processor, settings.adapter)
+    if settings.adapter is None:
+        require_same_attributes(
+            "checkpoint", settings.checkpoint, processor.schema.attributes, names
+        )
+    else:
+        left_out = load_adapter_of_data(model, processor, settings.adapter, settings.dataset, names)
+        if left_out is not None and settings.calibrate_on is not None:
+            raise ValueError(
+                f"`calibrate_on` must be None for this data set, got {settings.calibrate_on!r}. "
+                f"Recognition is left out: {left_out}"
+            )
         if settings.fusion_weight is not None:
             active_adapter_config(model).fusion_weight = settings.fusion_weight
         seen_labels = labels_of(settings.load_rows(settings.seen_split))
@@ -176,7 +188,8 @@ def load_inputs(settings: EvaluationSettings) -> Inputs:
         PersonCrops(settings.load_rows(split), processor, None, settings.cache_images)
         for split in splits
     ]
-    return Inputs(model.eval(), processor, crops[0], seen_labels, *crops[1:])
+    calibration_crops = crops[1] if len(crops) > 1 else None
+    return Inputs(model.eval(), processor, crops[0], seen_labels, calibration_crops, left_out)
 
 
 def evaluate(inputs: Inputs, settings: EvaluationSettings) -> dict:
@@ -194,7 +207,11 @@ def evaluate(inputs: Inputs, settings: EvaluationSettings) -> dict:
         calibration = calibration_of(logits, inputs, settings)
     logits, features = outputs(crops)
     report = provenance(settings, len(crops), accelerator.num_processes)
-    report["recognition"] = evaluate_recognition(inputs, logits, calibration, settings.interval_by)
+    if inputs.left_out is None:
+        interval_by = settings.interval_by
+        report["recognition"] = evaluate_recognition(inputs, logits, calibration, interval_by)
+    else:
+        report["recognition_left_out"] = f"Left out: {inputs.left_out}"
     pictures = {}
     if inputs.seen_labels is not None:
         report["retrieval"], pictures = evaluate_retrieval(inputs, logits, features, settings)
@@ -258,7 +275,7 @@ def evaluate_retrieval(
     """Rank the gallery for whole categories and for partial queries, in every way there is.
 
     Args:
-        logits: (gallery, attributes). features: (gallery, feature_dim).
+        logits: (gallery, attributes of the checkpoint). features: (gallery, feature_dim).
     """
     labels, processor = inputs.crops.labels.numpy(), inputs.processor
     schema, gallery = (
@@ -280,6 +297,9 @@ def evaluate_retrieval(
         "partial": gallery.partial_report(settings.num_partial),
         "attributes": gallery.attribute_report(),
     }
+    if inputs.left_out is not None:
+        known = shared_vocabulary(inputs.model)[0].num_attributes
+        report["shared"] = {"known": known, "all": schema.num_attributes}
     chosen = chosen_queries(split)
     sheet = top_sheet(inputs, rows, split.relevance(chosen), chosen, scorers)
     pictures = {"retrieval.png": partial(draw_retrieval, **sheet)}
@@ -337,10 +357,11 @@ def write_report(output: Path, report: dict, pictures: Pictures) -> None:
     """Write pictures and texts, each whole or not at all; a number that is none is an error."""
     text = json.dumps(report, indent=2, allow_nan=False) + "\n"
     output.mkdir(parents=True, exist_ok=True)
-    recognition = report["recognition"]
-    draw_attributes(recognition["attributes"], output / "attributes.png")
-    errors = {n: s["expected_calibration_error"] for n, s in recognition["sets"].items()}
-    draw_reliability(recognition["reliability"], errors, output / "reliability.png")
+    if "recognition" in report:
+        recognition = report["recognition"]
+        draw_attributes(recognition["attributes"], output / "attributes.png")
+        errors = {n: s["expected_calibration_error"] for n, s in recognition["sets"].items()}
+        draw_reliability(recognition["reliability"], errors, output / "reliability.png")
     for name, draw in pictures.items():
         draw(path=output / name)
     write_whole(output / "report.md", report_markdown(report))
@@ -354,7 +375,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
         inputs = load_inputs(settings)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"evaluate_clear.py: error: {error}") from None
-    evaluate(inputs, settings)
+    report = evaluate(inputs, settings)
+    if "recognition_left_out" in report:
+        print(f"Recognition. {report['recognition_left_out']}")
     print(f"Report in {settings.output_dir}")
 
 

@@ -14,6 +14,10 @@ BASELINES = (
     "over its values. With evidence, the mean of that over what the query speaks of is added to "
     "the cosine. Random is one draw of scores with a fixed seed."
 )
+CLASSIFIER = (
+    "The classifier knows {known} of the adapter's {all} attributes: likelihoods and evidence are "
+    "of these alone, and left out where there is none."
+)
 FIGURES = {
     "retrieval.png": "top five crops of five queries",
     "embedding_map.png": "joint space with ten queries and the images that answer them",
@@ -162,28 +166,41 @@ def report_markdown(report: dict) -> str:
         f"```bash\n{report['command']}\n```",
         LEAKAGE.get((report["dataset"], report["config_name"], report["split"]), ""),
         "## Recognition",
+        *recognition_parts(report),
+    ]
+    if "retrieval" in report:
+        parts += retrieval_parts(report)
+    if "recognition" in report:
+        parts += ["## Each attribute", attribute_table(report)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def recognition_parts(report: dict) -> list[str]:
+    """The table with its notes and pictures, or why there is none."""
+    if "recognition" not in report:
+        return [report["recognition_left_out"]]
+    return [
         recognition_table(report),
         *recognition_notes(report["recognition"]),
         "![mean accuracy of each attribute](attributes.png)",
         "![share of positives over predicted probability](reliability.png)",
     ]
-    if "retrieval" in report:
-        retrieval = report["retrieval"]
-        parts += [
-            "## Retrieval",
-            f"Queries ({retrieval['query_kind']}) are the {retrieval['num_queries']:,} distinct "
-            f"vectors of {len(retrieval['query_attributes'])} attributes that are known for "
-            f"every image, {retrieval['num_unseen']:,} of them unseen in "
-            f"`{retrieval['seen_split']}`; the gallery is all "
-            f"{retrieval['gallery_size']:,} images, and those with exactly the query's vector are "
-            "relevant.",
-            BASELINES,
-            retrieval_table(report),
-            *([PARTIAL, partial_table(report)] if retrieval.get("partial") else []),
-            *(
-                f"![{FIGURES[name]}]({name})"
-                for name in retrieval.get("figures", ["retrieval.png"])
-            ),
-        ]
-    parts += ["## Each attribute", attribute_table(report)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def retrieval_parts(report: dict) -> list[str]:
+    """Both tables with what they are, and the pictures."""
+    retrieval = report["retrieval"]
+    return [
+        "## Retrieval",
+        f"Queries ({retrieval['query_kind']}) are the {retrieval['num_queries']:,} distinct "
+        f"vectors of {len(retrieval['query_attributes'])} attributes that are known for "
+        f"every image, {retrieval['num_unseen']:,} of them unseen in "
+        f"`{retrieval['seen_split']}`; the gallery is all "
+        f"{retrieval['gallery_size']:,} images, and those with exactly the query's vector are "
+        "relevant.",
+        BASELINES,
+        *([CLASSIFIER.format(**shared)] if (shared := retrieval.get("shared")) else []),
+        retrieval_table(report),
+        *([PARTIAL, partial_table(report)] if retrieval.get("partial") else []),
+        *(f"![{FIGURES[name]}]({name})" for name in retrieval.get("figures", ["retrieval.png"])),
+    ]

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from ..attributes_clear import PRESENT
-from ..evidence_clear import fused_scores, group_log_likelihood, query_evidence
+from ..evidence_clear import group_log_likelihood
 from ..modeling_clear import ClearModel
-from ..peft_clear import active_adapter_config
+from ..peft_clear import active_adapter_config, search_scores, shared_vocabulary
 from ..processing_clear import ClearProcessor
 from ..training.fusion import PARTIAL_SIZES
 from ..training.queries import TextCache, partial_queries
@@ -29,9 +29,9 @@ class EvaluatedGallery:
     """Images as the adapter and the classifier see them.
 
     Args:
-        model: with an active adapter. processor: makes that adapter's kind of query; its schema is
-            the order of the logits.
-        labels: (images, attributes) of 1, 0 and -100. logits: (images, attributes).
+        model: with an active adapter. processor: makes that adapter's kind of query, in its words.
+        labels: (images, attributes of the adapter) of 1, 0 and -100.
+        logits: (images, attributes of the base).
         image_embeds: (images, embed_dim), unit length. texts: None for hard queries.
     """
 
@@ -66,24 +66,25 @@ class EvaluatedGallery:
         return self.model.get_query_features(**said)
 
     def scorers(self, rows: np.ndarray) -> dict[str, Scorer]:
-        """Each way to rank the images for queries: label rows (queries, attributes)."""
-        config, schema = active_adapter_config(self.model), self.processor.schema
-        cosines = cosine_scorer(self.query_embeds(rows), self.image_embeds)
-        logits = self.logits.double().numpy()
+        """Each way to rank the images for queries: label rows (queries, attributes).
 
-        def fused(numbers: np.ndarray) -> np.ndarray:
-            evidence = query_evidence(logits, rows[numbers], schema)
-            return fused_scores(cosines(numbers), evidence, config.scale, config.fusion_weight)
-
-        return {
-            ADAPTER: cosines,
-            **({FUSED: fused} if config.fusion_weight else {}),
-            "classifier likelihood": likelihood_scorer(rows, self.logits),
-            "classifier likelihood by choices": lambda numbers: group_log_likelihood(
-                logits, rows[numbers], schema
-            ),
-            "random": random_scorer(len(self.image_embeds)),
-        }
+        The classifier speaks of the attributes that its base shares with the adapter; where there
+        is none, it ranks nothing.
+        """
+        query_embeds, images = self.query_embeds(rows), self.image_embeds
+        scorers = {ADAPTER: cosine_scorer(query_embeds, images)}
+        schema, columns, places = shared_vocabulary(self.model)
+        if columns:
+            said, logits = rows[:, columns], self.logits[:, places]
+            if active_adapter_config(self.model).fusion_weight:
+                scorers[FUSED] = lambda numbers: search_scores(
+                    self.model, query_embeds[numbers], images, rows[numbers], self.logits
+                )
+            scorers["classifier likelihood"] = likelihood_scorer(said, logits)
+            scorers["classifier likelihood by choices"] = lambda numbers: group_log_likelihood(
+                logits.double().numpy(), said[numbers], schema
+            )
+        return {**scorers, "random": random_scorer(len(images))}
 
     def partial_report(self, count: int = 500, method: str | None = None) -> list[dict]:
         """One entry for each way of ranking and size of the query; see `partial_queries`.

@@ -437,6 +437,86 @@ def test_each_kind_of_query_is_reported(save_checkpoint, make_settings, tmp_path
     assert report["retrieval"]["query_kind"] == query_kind
 
 
+# ---- an adapter of another vocabulary than its base's -------------------------------------------
+
+SHARED = ["personalMale", "carryingBackpack", "accessoryHat"]  # in another order than in SCHEMA
+
+
+@pytest.fixture(scope="module")
+def foreign(save_checkpoint, checkpoint, make_settings, folder) -> tuple[tuple[str, str], dict]:
+    """Base and adapter that share three attributes, and the report on the adapter's data set."""
+    (base, _), adapter = save_checkpoint("three", SCHEMA.subset(SHARED)), checkpoint[1]
+    settings = make_settings(
+        checkpoint=base, adapter=adapter, fusion_weight=6.0, output_dir=str(folder / "foreign")
+    )
+    return (base, adapter), evaluate_clear.main(settings)
+
+
+def test_recognition_of_another_vocabulary_is_left_out_with_the_reason(foreign, folder):
+    report = foreign[1]
+    assert "recognition" not in report
+    reason = "the data set has the 105 attributes of the adapter in their order, not the 3 of"
+    assert reason in report["recognition_left_out"]
+    assert sorted(path.name for path in (folder / "foreign").iterdir()) == FILES[2:]
+    text = (folder / "foreign/report.md").read_text()
+    assert reason in text
+    assert "knows 3 of the adapter's 105 attributes" in text
+    assert "Each attribute" not in text
+    assert len(tables_of(text)) == 2
+    assert report["retrieval"]["shared"] == {"known": 3, "all": 105}
+    methods = list(dict.fromkeys(row["method"] for row in report["retrieval"]["rows"]))
+    assert methods == [METHODS[0], "CLEAR adapter with evidence", *METHODS[1:]]
+
+
+def test_evidence_is_of_the_shared_attributes_alone(foreign, rows, protocol):
+    """Exact categories by plain loops: cosine, and the mean of what three sigmoids say."""
+    (base, adapter), report = foreign
+    columns, queries, gallery, _ = protocol
+    model = ClearModel.from_pretrained(base).eval()
+    model.load_adapter(adapter)
+    processor = ClearProcessor.from_pretrained(base, trust_remote_code=True)
+    processor.schema, images = SCHEMA, list(rows["test"]["image"])
+    label_rows = np.full((len(queries), 105), -100)
+    label_rows[:, columns] = queries
+    with torch.no_grad():
+        inputs = processor(images=images, labels=label_rows, return_tensors="pt")
+        output = model(**inputs)
+    cosines = (output.query_embeds @ output.image_embeds.T).tolist()
+    asked = [(SHARED.index(n), SCHEMA.index(n)) for n in SHARED if SCHEMA.index(n) in columns]
+    assert len(asked) == 3
+    scores, likelihoods = [], []
+    for row, similar in zip(label_rows, cosines, strict=True):
+        evidence = [
+            [
+                -math.log1p(math.exp(-x[place] if row[column] else x[place]))
+                for place, column in asked
+            ]
+            for x in output.logits.tolist()
+        ]
+        likelihoods.append([sum(found) for found in evidence])
+        scores.append(
+            [12 * c + 6 * sum(found) / 3 for c, found in zip(similar, evidence, strict=True)]
+        )
+    for method, expected in (("CLEAR adapter with evidence", scores), (METHODS[1], likelihoods)):
+        (found,) = (
+            row
+            for row in report["retrieval"]["rows"]
+            if (row["method"], row["queries"]) == (method, "all")
+        )
+        wanted = retrieval_by_loops(expected, queries, gallery)
+        assert {key: found[key] for key in wanted} == pytest.approx(wanted, abs=1e-3)
+
+
+def test_without_a_shared_attribute_the_adapter_ranks_alone(save_checkpoint, make_settings, folder):
+    base, _ = save_checkpoint("crowns", AttributeSchema.from_names(["crown"]))
+    output = str(folder / "crowns-report")
+    settings = make_settings(checkpoint=base, fusion_weight=6.0, output_dir=output)
+    report = evaluate_clear.main(settings)
+    methods = list(dict.fromkeys(row["method"] for row in report["retrieval"]["rows"]))
+    assert methods == ["CLEAR adapter", "random"]  # no attribute is shared: no evidence
+    assert report["retrieval"]["shared"] == {"known": 0, "all": 105}
+
+
 # ---- calibrated thresholds ----------------------------------------------------------------------
 
 
@@ -658,8 +738,24 @@ def others(save_checkpoint) -> dict[str, str]:
     ("changes", "message"),
     [
         ({"checkpoint": "no/where"}, "`checkpoint` must be a folder or a Hub id .* 'no/where'"),
-        ({"checkpoint": "OTHER"}, "`checkpoint` must have the 105 .* with 3: it lacks personal"),
-        ({"checkpoint": "SHUFFLED"}, "`checkpoint` must have .* with 105: another order"),
+        (
+            {"checkpoint": "OTHER", "adapter": None},
+            "`checkpoint` must have the 105 .* with 3: it lacks personal",
+        ),
+        (
+            {"checkpoint": "SHUFFLED", "adapter": None},
+            "`checkpoint` must have .* with 105: another order",
+        ),
+        (
+            {"checkpoint": "OTHER", "adapter": "OTHER ADAPTER"},
+            "`dataset` must have the attributes of the adapter or of the checkpoint, .* "
+            "got 'synthetic' with 105. Beside the adapter .*: it lacks hat, .*; it alone has "
+            "personalLess30, .* Beside the checkpoint: it lacks hat",
+        ),
+        (
+            {"checkpoint": "OTHER", "calibrate_on": "validation"},
+            "`calibrate_on` must be None for this data set, got 'validation'. Recognition is left",
+        ),
         ({"adapter": "no/where"}, "`adapter` must be the folder or Hub id .* 'no/where'"),
         (
             {"adapter": "OTHER ADAPTER"},
