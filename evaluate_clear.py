@@ -50,7 +50,7 @@ from clear_par.reporting.retrieval_gallery import ADAPTER, EvaluatedGallery
 from clear_par.training.checkpoint import load_checkpoint
 from clear_par.training.crops import PersonCrops, labels_of
 from clear_par.training.evaluation import crop_loader, predict
-from clear_par.training.model_card import split_names
+from clear_par.training.held_out import split_names
 from clear_par.training.run_folder import write_whole
 from clear_par.training.settings import (
     DataSettings,

@@ -10,24 +10,26 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import Accelerator, skip_first_batches
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from clear_par.training.averaging import WeightAverage
-from clear_par.training.health import require_finite_loss, require_finite_score
+from clear_par.training.health import listed, require_finite_loss, require_finite_score
+from clear_par.training.held_out import keeps_last
 from clear_par.training.launching import require_launch_as_asked
 from clear_par.training.optimization import build_optimizer, rate_share, set_rate
 from clear_par.training.publishing import complete_run
 from clear_par.training.recognition import RecognitionStage
 from clear_par.training.retrieval import RetrievalStage
 from clear_par.training.run_folder import (
+    UNREADABLE,
     open_run,
     public_settings,
     require_same_inputs,
@@ -50,7 +52,10 @@ def parse_settings(arguments: Sequence[str] | None = None) -> TrainingSettings:
 
 @dataclass
 class Run:
-    """One stage on its way: what the functions below hand to each other."""
+    """One stage on its way: what the functions below hand to each other.
+
+    skipped: numbers of the crops that this process left out since `report_skipped`.
+    """
 
     settings: TrainingSettings
     accelerator: Accelerator
@@ -67,6 +72,7 @@ class Run:
     total_steps: int
     started: float
     bar: tqdm
+    skipped: list[int] = field(default_factory=list)
 
     def is_finished(self) -> bool:
         """Whether all epochs are done, or so many in a row brought no better score."""
@@ -81,8 +87,23 @@ class Run:
             self.accelerator.set_trigger()
         return self.accelerator.check_trigger()
 
+    def report_skipped(self) -> None:
+        """Bring what each process left out into the progress, and name what is new."""
+        if self.settings.on_bad_image != "skip":
+            return
+        rows = gather_object(self.skipped)
+        self.skipped = []
+        names = self.stage.train_image_names() if rows else []
+        new = self.progress.leave_out([names[row] for row in rows])
+        if new and self.accelerator.is_main_process:
+            self.bar.write(
+                f"{len(new)} crops cannot be read and are left out: {listed(new)}. After the epoch "
+                f"{self.output / UNREADABLE} names all."
+            )
+
     def save_state(self) -> None:
         """Write all that a killed run needs to go on from here."""
+        self.report_skipped()
         self.states.save(self.accelerator, self.average, self.progress, self.record)
 
 
@@ -126,7 +147,7 @@ def begin(settings: TrainingSettings) -> Run:
         validation_loader = accelerator.prepare(validation_loader)
     average = WeightAverage(stage.model, settings.ema_decay, settings.store_half)
     total_steps = settings.epochs * updates_of_an_epoch(train_loader, settings)
-    record["inputs"] = stage.inputs
+    record["inputs"], record["validation_held_out"] = stage.inputs, stage.is_held_out
     require_same_inputs(states, stage.inputs)
     progress = states.restore(accelerator, average)
     start_trackers(accelerator, record)
@@ -164,6 +185,7 @@ def train_epoch(run: Run) -> bool:
     settings, accelerator, progress = run.settings, run.accelerator, run.progress
     run.stage.start_epoch(progress.epoch)
     run.model.train()
+    losses = []  # of the batches of one update; a state is written only between updates
     for batch in skip_first_batches(run.train_loader, progress.batches):
         rate = settings.learning_rate * rate_share(
             settings, progress.step, run.total_steps, progress.history
@@ -180,32 +202,48 @@ def train_epoch(run: Run) -> bool:
             run.optimizer.zero_grad()
         progress.batches += 1
         progress.total_loss += value
+        losses.append(value)
+        run.skipped += run.stage.unreadable_rows(batch)
         if accelerator.sync_gradients:
-            progress.step += 1
-            run.average.update()
-            run.bar.update()
-            accelerator.log({"loss": value, "rate": rate}, progress.step)
-            is_time_up = run.is_time_up()
-            if is_time_up or run.states.is_due(progress.step):
-                run.save_state()
+            is_time_up = finish_update(run, sum(losses) / len(losses), rate)
+            losses.clear()
             if is_time_up:
                 return False
     return True
 
 
+def finish_update(run: Run, loss: float, rate: float) -> bool:
+    """Count and log an update, write a state when one is due; whether the time is up.
+
+    Args: loss: mean over the batches of the update.
+    """
+    run.progress.step += 1
+    run.average.update()
+    run.bar.update()
+    run.accelerator.log({"loss": loss, "rate": rate}, run.progress.step)
+    is_time_up = run.is_time_up()
+    if is_time_up or run.states.is_due(run.progress.step):
+        run.save_state()
+    return is_time_up
+
+
 def evaluate_epoch(run: Run) -> None:
     """Validate the averaged weights, keep them if they are the best, and go to the next epoch."""
     stage, progress, history = run.stage, run.progress, run.progress.history
+    run.report_skipped()
     with run.average.applied():
         scores = stage.evaluate(run.model, run.validation_loader)
         require_finite_score(scores[stage.selects_by], stage.selects_by)
+        if run.settings.on_bad_image == "skip":
+            scores["unreadable_crops"] = progress.num_skipped
         is_best = progress.finish_epoch(scores, stage.selects_by)
         if run.accelerator.is_main_process:
             run.bar.write(json.dumps({k: round(v, 4) for k, v in history[-1].items()}))
-            if is_best or run.settings.train_split == "trainval":
-                write_run(stage.save, run.output, run.record, history, stage.selects_by)
+            written = (run.output, run.record, history, stage.selects_by, progress.unreadable)
+            if is_best or keeps_last(run.record):
+                write_run(stage.save, *written)
             else:
-                write_records(run.output, run.record, history, stage.selects_by)
+                write_records(*written)
     run.accelerator.log(scores, progress.step)
     run.save_state()
 

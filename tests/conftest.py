@@ -143,6 +143,30 @@ def make_settings(tables, tmp_path, monkeypatch, make_micro_config):
     GradientState._reset_state()
 
 
+@pytest.fixture
+def bad_crops(monkeypatch):
+    """A function that makes rows of the training split unreadable and returns their names."""
+    import datasets
+
+    from clear_par.training.settings import TrainingSettings
+
+    load, bad = TrainingSettings.load_rows, []
+
+    def load_rows(self, split: str) -> datasets.Dataset:
+        rows = load(self, split)
+        table = rows.cast_column("image", datasets.Image(decode=False)).to_list()
+        for row in bad if split == "train" else ():
+            table[row]["image"] = {"bytes": b"no picture", "path": None}
+        return datasets.Dataset.from_list(table, features=rows.features)
+
+    def spoil(*rows: int) -> list[str]:
+        bad[:] = rows
+        return [f"train_{row:05d}.png" for row in rows]
+
+    monkeypatch.setattr(TrainingSettings, "load_rows", load_rows)
+    return spoil
+
+
 @pytest.fixture(scope="session")
 def gallery_model(make_micro_config, tmp_path_factory) -> Path:
     """The folder of a micro checkpoint for hard queries, with two adapters: "peta" and "other"."""

@@ -234,6 +234,60 @@ def test_an_adapter_goes_to_its_own_repository_or_into_that_of_its_base(run, hub
         push_run(run("recognition"), "me/base", path_in_repo="adapters/drawn")
 
 
+def rename_base(folder: Path, base_name: str | None, checkpoint: str) -> None:
+    """Let a finished run of an adapter say that its base was given so."""
+    record = json.loads((folder / "training_args.json").read_text())
+    record |= {"base_name": base_name, "checkpoint": checkpoint}
+    write_json(folder / "training_args.json", record)
+    card = (folder / "README.md").read_text().replace("base_model: me/base\n", "")
+    base = f'base = "{base_name or checkpoint}"'
+    (folder / "README.md").write_text(card.replace('base = "me/base"', base))
+
+
+@pytest.mark.parametrize("base_name", [None, "base", "./me/base"])
+def test_an_adapter_whose_base_others_cannot_find_is_not_pushed(run, hub_endpoint, base_name):
+    folder = run("retrieval")
+    rename_base(folder, base_name, "runs/base")
+    message = "`base_name` must be the Hub id of the base .*'runs/base'.* `--base_name OWNER/NAME`"
+    with pytest.raises(ValueError, match=message):
+        push_run(folder, "me/adapter", api=hub_endpoint.api())
+    with pytest.raises(SystemExit, match=f"publishing: error: {message}"):
+        publishing.main([str(folder), "--repo", "me/adapter"])
+    assert hub_endpoint.repositories == {}
+
+
+@pytest.mark.parametrize("place", ["", "adapters/drawn"])
+def test_the_base_of_an_adapter_may_be_named_at_the_push(run, hub_endpoint, place):
+    """In words, or by pushing the adapter into the repository of its base."""
+    folder = run("retrieval")
+    rename_base(folder, None, "runs/base")
+    before = contents(folder)
+    if place:
+        push_run(folder, "me/its-base", path_in_repo=place, api=hub_endpoint.api())
+        files = hub_endpoint.repositories["me/its-base"].files
+    else:
+        push_run(folder, "me/adapter", base_name="me/its-base", api=hub_endpoint.api())
+        files = hub_endpoint.repositories["me/adapter"].files
+    files = {Path(name).name: content.decode("utf-8", "ignore") for name, content in files.items()}
+    assert json.loads(files["training_args.json"])["base_name"] == "me/its-base"
+    config = json.loads(files["adapter_config.json"])
+    assert config.pop("base_model_name_or_path") == "me/its-base"
+    kept = json.loads(before["adapter_config.json"])
+    assert config == {n: v for n, v in kept.items() if n != "base_model_name_or_path"}
+    assert 'base = "me/its-base"' in files["README.md"]
+    card = ModelCard(files["README.md"])
+    assert card.data.base_model == "me/its-base"
+    assert len(card.data.eval_results) == 1
+    assert contents(folder) == before
+
+
+def test_a_push_that_names_the_base_is_repeated_with_that_name(run, hub_endpoint):
+    folder = run("retrieval")
+    hub_endpoint.refuse = {"/commit/"}
+    with pytest.raises(PushError, match=f"{folder} --repo me/adapter --base_name me/other"):
+        push_run(folder, "me/adapter", base_name="me/other", api=hub_endpoint.api())
+
+
 def test_a_benchmark_may_be_named_for_a_data_set_of_this_machine(run, hub_endpoint):
     arguments = {"benchmark": "owner/drawn", "api": hub_endpoint.api()}
     push_run(run("recognition"), "me/clear", **arguments)
@@ -329,6 +383,31 @@ def test_what_must_not_be_pushed_is_refused_before_anything_is_sent(
 def test_what_is_no_hub_id_is_refused_before_the_training(make_settings, name):
     with pytest.raises(ValueError, match="`push_to_hub` must be a Hub id"):
         make_settings(push_to_hub=name)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "base_name", "found"),
+    [
+        ("me/base", None, "me/base"),
+        ("runs/base", None, None),
+        ("runs/base", "runs/base", None),
+        ("runs/base", "base", None),
+        ("runs/base", "../base", None),
+        ("./runs/base", "me/base", "me/base"),
+        ("nowhere", "runs/base", "runs/base"),  # a folder here may have the name of its repository
+    ],
+)
+def test_the_base_of_an_adapter_to_push_is_known_before_the_training(
+    make_settings, checkpoint, base_name, found
+):
+    Path("runs/base").mkdir(parents=True)
+    stage = {"stage": "retrieval", "checkpoint": checkpoint, "base_name": base_name}
+    assert make_settings(**stage).base_name == (base_name or found)
+    if found is None:
+        with pytest.raises(ValueError, match="`base_name` must be the Hub id of the base"):
+            make_settings(**stage, push_to_hub="me/adapter")
+    else:
+        assert make_settings(**stage, push_to_hub="me/adapter").base_name == found
 
 
 # ---- what was pushed, in a fresh process ------------------------------------------------------

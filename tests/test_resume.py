@@ -77,6 +77,23 @@ def test_drop_out_and_accumulated_gradients_go_on_too(make_settings, monkeypatch
     assert is_same_run("whole", "run")
 
 
+def test_crops_that_were_skipped_are_counted_and_named_as_without_the_interruption(
+    make_settings, bad_crops, monkeypatch
+):
+    names = bad_crops(*range(0, 48, 5))
+    changes = {**SMALL, "state_every": 1, "on_bad_image": "skip"}
+    history = train.main(make_settings(**changes, output_dir="whole"))
+    with monkeypatch.context() as patch:
+        stop_at(patch, RecognitionStage, 5)  # in the second epoch
+        with pytest.raises(Stopped):
+            train.main(make_settings(**changes))
+    assert train.main(make_settings(**changes)) == history
+    assert [epoch["unreadable_crops"] for epoch in history] == [len(names)] * 3
+    assert is_same_run("whole", "run")
+    lists = [Path(name, "unreadable_crops.txt").read_text() for name in ("whole", "run")]
+    assert lists == ["\n".join(names) + "\n"] * 2
+
+
 def test_an_interrupted_adapter_ends_bit_for_bit_as_another(make_settings, monkeypatch):
     train.main(make_settings(epochs=1, output_dir="base"))
     changes = {**SMALL, "stage": "retrieval", "checkpoint": "base", "query_kind": "hard"}
@@ -273,7 +290,7 @@ def test_twenty_kills_end_in_the_same_weights(program, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["recognition", "retrieval"])
+@pytest.mark.parametrize("stage", ["recognition", "accumulated", "retrieval"])
 def test_two_processes_train_as_one_with_the_same_global_batch(program, tmp_path, stage):
     arguments, environment = program
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -286,6 +303,8 @@ def test_two_processes_train_as_one_with_the_same_global_batch(program, tmp_path
         arguments += ["--adapter_dropout", "0"]
     one = [*arguments, "--batch_size", "16", "--output_dir", "one"]
     two = [*arguments, "--batch_size", "8", "--output_dir", "two"]
+    if stage == "accumulated":
+        two += ["--batch_size", "4", "--gradient_accumulation_steps", "2"]
     finish([sys.executable, *one], tmp_path, environment)
     finish([*torchrun, *two], tmp_path, environment)
     lines = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]

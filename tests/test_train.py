@@ -8,7 +8,6 @@ from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -252,6 +251,7 @@ def test_recognition_run_is_a_repository_with_its_records(make_settings):
     assert [record["epoch"] for record in history] == [1, 2]
     names = {path.name for path in folder.iterdir()}
     assert {"modeling_clear.py", "processing_clear.py", "peft_clear.py", "config.json"} <= names
+    assert "unreadable_crops.txt" not in names
     record = json.loads((folder / "training_args.json").read_text())
     assert record["output_dir"] == "run"
     assert record["dataset_options"]["train_size"] == 48
@@ -309,9 +309,16 @@ def test_a_handful_of_crops_is_learned_by_heart(make_settings):
     assert history[-1]["mean_accuracy"] > history[0]["mean_accuracy"] + 0.1
 
 
-@pytest.mark.parametrize(("train_split", "kept"), [("train", 2), ("trainval", 4)])
-def test_the_best_epoch_is_kept_and_of_trainval_the_last(
-    make_settings, monkeypatch, train_split, kept
+@pytest.mark.parametrize(
+    ("train_split", "validation_split", "kept"),
+    [
+        ("train", "validation", 2),
+        ("validation[:20]+train", "validation[19:]", 4),
+        ("trainval[:50]", "trainval[50:]", 2),
+    ],
+)
+def test_the_best_epoch_is_kept_unless_its_crops_are_trained_on(
+    make_settings, monkeypatch, train_split, validation_split, kept
 ):
     scores, weights = iter([0.3, 0.9, 0.5, 0.7]), []
 
@@ -320,19 +327,53 @@ def test_the_best_epoch_is_kept_and_of_trainval_the_last(
         return {"mean_accuracy": next(scores)}
 
     monkeypatch.setattr(RecognitionStage, "evaluate", evaluate)
-    if train_split == "trainval":
-        load = TrainingSettings.load_rows
-        monkeypatch.setattr(
-            TrainingSettings, "load_rows", lambda self, split: load(self, split.removesuffix("val"))
-        )
-        train.main(make_settings(train_split="trainval", validation_split="train", epochs=4))
-    else:
-        train.main(make_settings(epochs=4))
+    splits = {"train_split": train_split, "validation_split": validation_split}
+    train.main(make_settings(**splits, epochs=4))
     saved = weights_of("run")
     for epoch, state in enumerate(weights, 1):
         is_same = all(torch.equal(state[name], saved[name].float()) for name in state)
         assert is_same is (epoch == kept)
     assert len(json.loads(Path("run/metrics.json").read_text())["epochs"]) == 4
+    rule = "the last" if kept == 4 else "epoch 2"
+    assert f"Kept: {rule} of 4" in Path("run/README.md").read_text()
+
+
+@pytest.fixture
+def logged(monkeypatch) -> list[float]:
+    """The loss of each update that trackers are told of."""
+    losses = []
+
+    def log(self, values: dict, step: int) -> None:
+        losses.extend([values["loss"]] if "rate" in values else [])
+
+    monkeypatch.setattr(Accelerator, "log", log)
+    return losses
+
+
+def test_the_logged_loss_is_that_of_one_batch_with_all_crops_of_the_update(make_settings, logged):
+    options = json.dumps({"channel_attention_dropout": 0.0})
+    usual = {"model_options": options, "store_half": False}
+    whole = train.main(make_settings(**usual, output_dir="large"))
+    steps = {"batch_size": 8, "gradient_accumulation_steps": 2}
+    parts = train.main(make_settings(**usual, **steps, output_dir="small"))
+    assert len(logged) == 12
+    assert logged[6:] == pytest.approx(logged[:6], rel=1e-5)
+    assert parts[1]["loss"] == pytest.approx(whole[1]["loss"], rel=1e-5)
+
+
+def test_the_logged_loss_is_the_mean_also_where_an_update_has_fewer_batches(
+    make_settings, logged, monkeypatch
+):
+    loss, seen = RecognitionStage.loss, []
+
+    def record(stage, model, batch):
+        seen.append(loss(stage, model, batch))
+        return seen[-1]
+
+    monkeypatch.setattr(RecognitionStage, "loss", record)
+    train.main(make_settings(epochs=1, batch_size=8, gradient_accumulation_steps=4))
+    values = [value.item() for value in seen]
+    assert logged == pytest.approx([sum(values[:4]) / 4, sum(values[4:]) / 2])
 
 
 def test_each_epoch_draws_its_own_changes(make_settings, monkeypatch):
@@ -435,21 +476,20 @@ def test_a_loss_that_is_none_names_the_crops_of_its_batch(make_settings, monkeyp
     assert len(set(map(tuple, seen))) == 2
 
 
-def test_crops_that_cannot_be_read_are_skipped_and_counted(make_settings, monkeypatch):
-    load = TrainingSettings.load_rows
-
-    def with_a_bad_crop(self, split):
-        table = load(self, split).cast_column("image", datasets.Image(decode=False)).to_list()
-        if split == "train":
-            table[5]["image"] = {"bytes": b"no picture", "path": None}
-        features = load(self, split).features
-        return datasets.Dataset.from_list(table, features=features)
-
-    monkeypatch.setattr(TrainingSettings, "load_rows", with_a_bad_crop)
-    history = train.main(make_settings(on_bad_image="skip"))
-    assert [epoch["unreadable_crops"] for epoch in history] == [1, 1]
-    with pytest.raises(ValueError, match="`rows` must hold readable images, got 'train_00005"):
-        train.main(make_settings(output_dir="other"))
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_crops_that_cannot_be_read_are_skipped_counted_and_named(
+    make_settings, bad_crops, capsys, is_cached
+):
+    changes = {"cache_images": is_cached, "num_workers": 0 if is_cached else 1}
+    names = bad_crops(5, 40)
+    history = train.main(make_settings(on_bad_image="skip", **changes))
+    assert [epoch["unreadable_crops"] for epoch in history] == [2, 2]
+    assert Path("run/unreadable_crops.txt").read_text().splitlines() == names
+    said = [line for line in capsys.readouterr().out.splitlines() if "cannot be read" in line]
+    assert len(said) == 1
+    assert f"2 crops cannot be read and are left out: {', '.join(names)}. " in said[0]
+    with pytest.raises(ValueError, match="`rows` must hold readable images, got 'train_00"):
+        train.main(make_settings(output_dir="other", **changes))
 
 
 def test_weights_that_explode_in_the_last_step_are_not_kept(make_settings):

@@ -1,7 +1,7 @@
 """Stop a run whose numbers are none, and say which crops made them so."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from accelerate import Accelerator
@@ -22,11 +22,15 @@ def require_finite_loss(
     if math.isfinite(mean):
         return
     names = gather_object([] if loss.isfinite() else image_names())
-    shown = f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
     raise FloatingPointError(
-        f"`loss` must be finite, got {mean} for the batch of {len(names)} crops: {shown}. Look at "
-        "these crops and their labels; lower `learning_rate`. The last state is whole."
+        f"`loss` must be finite, got {mean} for the batch of {len(names)} crops: {listed(names)}. "
+        "Look at these crops and their labels; lower `learning_rate`. The last state is whole."
     )
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, for a message."""
+    return f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
 
 
 def require_finite_score(score: float, name: str) -> None:

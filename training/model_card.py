@@ -15,6 +15,8 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_res
 from ..datasets_scripts.converted import HubData
 from ..datasets_scripts.person_data import Terms
 from ..reporting.provenance import hardware
+from .adapter_base import published_base
+from .held_out import is_held_out, keeps_last, kept_epoch
 from .run_folder import write_whole
 from .settings import TrainingSettings, dataset_schema
 
@@ -132,43 +134,6 @@ class RunFacts:
         return f"epoch {epoch} of {total}, the best by {METRICS[self.score]} on `{split}`"
 
 
-def keeps_last(record: dict) -> bool:
-    """Whether a run keeps its last epoch, whatever it scored."""
-    return record["train_split"] == "trainval"
-
-
-def kept_epoch(record: dict, history: list[dict], score: str) -> dict:
-    """Metrics of the epoch whose weights a run kept; the first of equal ones."""
-    return history[-1] if keeps_last(record) else max(history, key=lambda epoch: epoch[score])
-
-
-def is_held_out(record: dict) -> bool:
-    """Whether the validation split, by its name, shares no crop with the training split."""
-    trained, validated = (split_names(record[f"{n}_split"]) for n in ("train", "validation"))
-    # A split without the name of a data set is that of all parts of a mixture.
-    return not (trained & with_wholes(validated) or with_wholes(trained) & validated)
-
-
-def with_wholes(names: set[str]) -> set[str]:
-    """Names of splits, and of those that hold the parts of a mixture among them.
-
-    >>> sorted(with_wholes({"peta:train", "test"}))
-    ['peta:train', 'test', 'train']
-    """
-    return names | {name.rpartition(":")[2] for name in names}
-
-
-def split_names(expression: str) -> set[str]:
-    """Names of the splits that an expression is made of.
-
-    >>> sorted(split_names("peta:trainval+test[:50]"))
-    ['peta:train', 'peta:trainval', 'peta:validation', 'test']
-    """
-    names = {part.split("[")[0].strip() for part in expression.split("+")}
-    whole = {name.removesuffix("val") for name in names if name.endswith("trainval")}
-    return names | whole | {f"{name.removesuffix('train')}validation" for name in whole}
-
-
 def gather_facts(
     output: Path, settings: TrainingSettings, record: dict, history: list[dict], score: str
 ) -> RunFacts:
@@ -246,26 +211,21 @@ def card_text(facts: RunFacts) -> str:
 
 def front_matter(facts: RunFacts) -> str:
     """The YAML that the Hub reads, `model-index` included."""
-    is_adapter = facts.stage == "retrieval"
+    is_adapter, record = facts.stage == "retrieval", facts.record
+    base = is_adapter and published_base(record["base_name"], record["checkpoint"])
     dataset = facts.hub_dataset and facts.hub_dataset.partition("@")[0]
     data = ModelCardData(
         license="other",
         license_name="code-apache-2.0-weights-see-card",
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag=None if is_adapter else "image-classification",
-        base_model=hub_id(facts.record["base_name"]) if is_adapter else None,
+        base_model=base or None,
         tags=[TASKS[facts.stage], "pedestrian", "custom_code"],
         datasets=[dataset] if dataset else None,
         model_name=facts.name,
         eval_results=model_index(facts) or None,
     )
     return data.to_yaml()
-
-
-def hub_id(name: str | None) -> str | None:
-    """The name itself when it can only be a Hub id, else None."""
-    is_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name or "") is not None
-    return name if is_id and not Path(name).exists() else None
 
 
 def model_index(facts: RunFacts) -> list[EvalResult]:

@@ -8,29 +8,25 @@ is only read.
 
 import argparse
 import json
+import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
 
 from ..datasets_scripts.publish import HUB_FAILURES
-from .model_card import (
-    CARD,
-    EVAL_RESULTS,
-    TASKS,
-    eval_results,
-    is_held_out,
-    kept_epoch,
-    write_card,
-)
+from .adapter_base import published_base, require_published_base
+from .held_out import is_held_out, kept_epoch
+from .model_card import CARD, EVAL_RESULTS, TASKS, eval_results, write_card
 from .run_folder import RECORDS, finish_run, read_record
 from .settings import TrainingSettings, require_repo_id
 from .states import RunStates
 
 ROOT = Path(__file__).parents[1]
 RECORD_FILES = (RECORDS, "metrics.json", "training_curve.png")
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+CONFIG = "adapter_config.json"
+ADAPTER_FILES = (CONFIG, "adapter_model.safetensors")
 PUBLISHED = (
     *(
         "config.json",
@@ -79,6 +75,7 @@ def push_run(
     private: bool = True,
     path_in_repo: str = "",
     benchmark: str | None = None,
+    base_name: str | None = None,
     api: HfApi | None = None,
 ) -> str:
     """Push a finished run; what the Hub has already is not sent again.
@@ -88,25 +85,30 @@ def push_run(
         private: of a new repository; one that exists stays as it is.
         path_in_repo: for an adapter: its folder inside its base's repository, "adapters/peta".
         benchmark: Hub id of a benchmark data set, under which the score is listed.
+        base_name: Hub id of the base of an adapter; None: what the run was told or, with
+            `path_in_repo`, the repository itself.
         api: None: the Hub with your own login.
     Returns: address of the commit.
     Raises:
-        ValueError: the folder is no finished run, or names a place of this machine.
+        ValueError: the folder is no finished run or names a place of this machine, or the base of
+            an adapter has no Hub id.
         PushError: the Hub did not take it.
     """
     folder, api = Path(folder), api or HfApi()
     require_repo_id("repo_id", repo_id)
     contents = run_contents(folder, path_in_repo, benchmark)
+    record = read_record(folder)
+    if record["stage"] == "retrieval":
+        contents |= naming_base(folder, record, base_name, repo_id if path_in_repo else None)
     operations = [
         CommitOperationAdd(f"{path_in_repo}/{name}" if path_in_repo else name, content)
         for name, content in contents.items()
     ]
-    stage = json.loads((folder / RECORDS).read_text(encoding="utf-8"))["stage"]
     try:
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        commit = api.create_commit(repo_id, operations, commit_message=MESSAGES[stage])
+        commit = api.create_commit(repo_id, operations, commit_message=MESSAGES[record["stage"]])
     except HUB_FAILURES as error:
-        command = repeat_command(folder, repo_id, private, path_in_repo, benchmark)
+        command = repeat_command(folder, repo_id, private, path_in_repo, benchmark, base_name)
         raise PushError(
             f"the push to {repo_id} failed: {reason_of(error)}\n{folder} is whole and finished; "
             f"repeat only the push with: {command}"
@@ -121,13 +123,19 @@ def reason_of(error: BaseException) -> str:
 
 
 def repeat_command(
-    folder: Path, repo_id: str, private: bool, path_in_repo: str, benchmark: str | None
+    folder: Path,
+    repo_id: str,
+    private: bool,
+    path_in_repo: str,
+    benchmark: str | None,
+    base_name: str | None,
 ) -> str:
     """The command that repeats a push."""
     words = ["python -m clear_par.training.publishing", str(folder), "--repo", repo_id]
     words += [] if private else ["--public"]
     words += ["--path_in_repo", path_in_repo] if path_in_repo else []
     words += ["--benchmark", benchmark] if benchmark else []
+    words += ["--base_name", base_name] if base_name else []
     return " ".join(words)
 
 
@@ -154,6 +162,35 @@ def run_contents(
             entry = benchmark_entry(folder, record, benchmark)
             contents[f"{EVAL_RESULTS}/{TASKS[record['stage']]}.yaml"] = entry.encode()
     return contents
+
+
+def naming_base(
+    folder: Path, record: dict, base_name: str | None, own_repository: str | None
+) -> dict[str, bytes]:
+    """The files of an adapter's run that must name its base otherwise than they do.
+
+    Args:
+        base_name: wins over that of the run. own_repository: of the base, where the adapter goes.
+    Returns: name of the file -> content.
+    Raises: ValueError when the base has no Hub id.
+    """
+    if base_name is not None:
+        require_repo_id("base_name", base_name)
+    told, checkpoint = record.get("base_name"), record.get("checkpoint")
+    known = base_name or published_base(told, checkpoint) or own_repository
+    base = require_published_base(known, checkpoint)
+    if base == told:
+        return {}
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    card = ModelCard.load(folder / CARD)
+    card.data.base_model = base
+    snippet = re.sub(r'^base = "[^"]*"', f'base = "{base}"', str(card), flags=re.MULTILINE)
+    changed = {
+        CONFIG: {**config, "base_model_name_or_path": base},
+        RECORDS: {**record, "base_name": base},
+    }
+    texts = {name: json.dumps(content, indent=2) + "\n" for name, content in changed.items()}
+    return {name: text.encode() for name, text in {**texts, CARD: snippet}.items()}
 
 
 def is_wanted(name: str, patterns: Iterable[str]) -> bool:
@@ -218,6 +255,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--public", action="store_true", help="a new repository may be seen by anyone")
     add("--path_in_repo", default="", help="of an adapter inside its base: adapters/peta")
     add("--benchmark", help="Hub id of a benchmark data set, to list the score there")
+    add("--base_name", help="of an adapter: Hub id of its base, where the run was told none")
     return parser
 
 
@@ -226,7 +264,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = build_parser().parse_args(arguments)
     try:
         url = push_run(
-            given.folder, given.repo, not given.public, given.path_in_repo, given.benchmark
+            given.folder,
+            given.repo,
+            private=not given.public,
+            path_in_repo=given.path_in_repo,
+            benchmark=given.benchmark,
+            base_name=given.base_name,
         )
     except (ValueError, PushError) as error:
         raise SystemExit(f"publishing: error: {error}") from None

@@ -18,6 +18,7 @@ from ..processing_clear import ClearProcessor
 from .checkpoint import load_checkpoint, naming
 from .crops import Augmentation, PersonCrops, labels_of, positive_ratios
 from .evaluation import crop_loader, predict, recognition_scores
+from .held_out import share_a_crop
 from .optimization import layer_rate_scale
 from .settings import TrainingSettings, dataset_schema, public_name
 from .stage import EpochOrder, Stage, inputs_fingerprint
@@ -47,9 +48,9 @@ class RecognitionStage(Stage):
         ):
             crops.first_row = end - len(crops)
         self.order = EpochOrder(len(self.train_crops), settings.seed)
-        self.num_unreadable = 0
         self.validation_crops = PersonCrops(rows["validation"], self.processor, None, cache)
         self.inputs = inputs_fingerprint([*self.train_crops.datasets, self.validation_crops])
+        self.is_held_out = not share_a_crop(rows["train"], rows["validation"])
 
     def _load_rows(self) -> dict:
         settings = self.settings
@@ -129,14 +130,19 @@ class RecognitionStage(Stage):
 
     def start_epoch(self, epoch: int) -> None:
         """Order and augmentation are drawn from (seed, epoch) and (seed, epoch, index)."""
-        self.order.epoch, self.num_unreadable = epoch, 0
+        self.order.epoch = epoch
         for crops in self.train_crops.datasets:
             crops.epoch = epoch
 
     def loss(self, model: nn.Module, batch: dict) -> torch.Tensor:
         """Weighted binary cross-entropy over all known attributes."""
-        self.num_unreadable += (~batch["is_readable"]).sum()
         return model(pixel_values=batch["pixel_values"], labels=batch["labels"]).loss
+
+    def unreadable_rows(self, batch: dict) -> list[int]:
+        """As in the parent; asked for only where crops are skipped, for it waits for a GPU."""
+        if self.settings.on_bad_image != "skip":
+            return []
+        return batch["row"][~batch["is_readable"]].tolist()
 
     def evaluate(self, model: nn.Module, loader: DataLoader) -> dict[str, float]:
         """Validation loss, and the metrics over the evaluated attributes."""
@@ -146,9 +152,6 @@ class RecognitionStage(Stage):
         scores = recognition_scores(logits, labels.numpy(), self.schema.evaluated_indices)
         metrics = {name: value for name, value in scores.items() if isinstance(value, float)}
         metrics["validation_loss"] = loss.item()
-        if self.settings.on_bad_image == "skip":
-            count = torch.as_tensor(self.num_unreadable, device=self.accelerator.device)
-            metrics["unreadable_crops"] = self.accelerator.reduce(count).item()
         return metrics
 
     def train_image_names(self) -> list[str]:

@@ -24,6 +24,7 @@ from .crops import Augmentation, PersonCrops
 from .feature_cache import FrozenFeatures, cache_folder
 from .feature_rows import CropRows, FeatureRows, as_it_is
 from .fusion import PARTIAL_SIZES, choose_fusion_weight
+from .held_out import share_a_crop
 from .queries import (
     TextCache,
     choice_values,
@@ -65,6 +66,7 @@ class RetrievalStage(Stage):
             self.texts = TextCache(self.base, self.processor, folder)
         crops = [self._load_crops(s) for s in (settings.train_split, settings.validation_split)]
         self.inputs = inputs_fingerprint(crops, config.base_fingerprint)
+        self.is_held_out = not share_a_crop([crops[0].rows], crops[1].rows)
         labels = [c.labels.numpy() for c in crops]
         self.columns = known_columns(labels, self.schema, settings.category_attributes)
         self._prepare_training(crops[0])

@@ -9,7 +9,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from .settings import TrainingSettings, public_name
 from .states import RunStates
 
 RECORDS = "training_args.json"  # its presence marks a folder as a run
+UNREADABLE = "unreadable_crops.txt"  # not published: names may be private
 # Settings that leave the weights as they are; every other one must be the same to go on.
 FREE_TO_CHANGE = {
     *("output_dir", "data_dir", "cache_images", "num_workers", "max_hours", "report_to"),
@@ -140,26 +141,36 @@ def finish_run(output: Path, states: RunStates, record: dict) -> None:
 
 
 def write_run(
-    save: Callable[[Path], None], output: Path, record: dict, history: list[dict], score: str
+    save: Callable[[Path], None],
+    output: Path,
+    record: dict,
+    history: list[dict],
+    score: str,
+    unreadable: Sequence[str] = (),
 ) -> None:
     """Write model and records under a hidden name, then put them in place of earlier ones."""
     partial, old = hidden_folders(output)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save(partial)
-    write_records(partial, record, history, score)
+    write_records(partial, record, history, score, unreadable)
     if output.exists():
         output.rename(old)
     partial.rename(output)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write_records(folder: Path, record: dict, history: list[dict], score: str) -> None:
+def write_records(
+    folder: Path, record: dict, history: list[dict], score: str, unreadable: Sequence[str] = ()
+) -> None:
     """Write settings, metrics of each epoch and the curve into a run, each file whole.
 
     Args:
         history: for each epoch {"epoch", "loss", score, ...}. score: the metric that selects.
+        unreadable: names of the crops that were left out; without any, there is no file of them.
     """
+    if unreadable:
+        write_whole(folder / UNREADABLE, "\n".join(unreadable) + "\n")
     write_json(folder / RECORDS, record)
     write_json(folder / "metrics.json", {"selected_by": score, "epochs": history})
     draw_curve(history, folder / "training_curve.partial", score)

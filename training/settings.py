@@ -22,6 +22,7 @@ from ..datasets_scripts.person_dataset import (
     require_dataset_name,
 )
 from ..retrieval_loss_clear import MARGIN_KINDS
+from .adapter_base import hub_id, require_published_base
 from .launching import launched_precision
 
 
@@ -147,7 +148,9 @@ class TrainingSettings(DataSettings):
 
     # What is learned from
     train_split: str = option(
-        "train", "train (select on validation) or trainval (the papers' protocol, last epoch)."
+        "train",
+        "train (select on validation) or trainval (the papers' protocol). The last epoch is kept "
+        "where crops of the validation split are trained on.",
     )
     validation_split: str = option(
         "validation",
@@ -216,7 +219,9 @@ class TrainingSettings(DataSettings):
 
     # The retrieval adapter
     base_name: str | None = option(
-        None, "Hub id or relative path of the base, as the adapter's users find it."
+        None,
+        "Hub id or relative path of the base, as the adapter's users find it; default: "
+        "`checkpoint` where that is a Hub id. An adapter that is pushed needs a Hub id.",
     )
     query_kind: str = option("soft+hard", "hard, words, soft or soft+hard.")
     embed_dim: int = option(512, "Width of the joint space.")
@@ -261,7 +266,7 @@ class TrainingSettings(DataSettings):
     on_bad_image: str = option(
         "raise",
         "A crop that cannot be read: raise names it and ends; skip (recognition) trains without, "
-        "counted.",
+        "counted and named.",
     )
 
     # The life of the run
@@ -311,8 +316,12 @@ class TrainingSettings(DataSettings):
                 'epoch (0) needs `cache_features` "false".'
             )
         self._require_of_stage()
+        if self.stage == "retrieval":
+            self.base_name = self.base_name or hub_id(self.checkpoint)
         if self.push_to_hub is not None:
             require_repo_id("push_to_hub", self.push_to_hub)
+            if self.stage == "retrieval":
+                require_published_base(self.base_name, self.checkpoint)
         self._require_positive("gradient_accumulation_steps", "state_every", "keep_states")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"`layer_decay` must be in (0, 1], got {self.layer_decay}.")

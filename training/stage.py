@@ -33,12 +33,13 @@ class Stage(ABC):
 
     selects_by: the validation metric that picks the best epoch. row_key: entry of a batch with the
     numbers of its crops in `train_image_names`. inputs: `inputs_fingerprint` of what it learns
-    from.
+    from. is_held_out: whether no crop of the validation split is trained on.
     """
 
     selects_by: str
     row_key: str
     inputs: str
+    is_held_out: bool
 
     @abstractmethod
     def train_image_names(self) -> list[str]:
@@ -52,6 +53,10 @@ class Stage(ABC):
             return [known[row] for row in batch[self.row_key].tolist()]
 
         return names
+
+    def unreadable_rows(self, batch: dict) -> list[int]:
+        """Numbers of the crops of a batch that could not be read and were left out."""
+        return []
 
     def rate_scale(self, name: str) -> float:
         """Share of the learning rate that the parameter of this name takes."""

@@ -26,6 +26,7 @@ class Progress:
 
     epoch: the one that is being trained, from 1. batches: of it that are done, per process.
     step: updates of the weights so far. total_loss: sum over the batches of this epoch.
+    num_skipped: crops of this epoch that were left out. unreadable: names of all such crops so far.
     best: highest validation score, and best_epoch; history: metrics of the finished epochs.
     """
 
@@ -33,9 +34,18 @@ class Progress:
     batches: int = 0
     step: int = 0
     total_loss: float = 0.0
+    num_skipped: int = 0
+    unreadable: list[str] = field(default_factory=list)
     best: float | None = None
     best_epoch: int = 0
     history: list[dict] = field(default_factory=list)
+
+    def leave_out(self, names: list[str]) -> list[str]:
+        """Note crops of this epoch that were left out; returns those not known before."""
+        new = sorted(set(names) - set(self.unreadable))
+        self.unreadable = sorted(self.unreadable + new)
+        self.num_skipped += len(names)
+        return new
 
     def finish_epoch(self, scores: dict[str, float], score: str) -> bool:
         """Add the metrics of the epoch, go to the next; returns whether it is the best so far."""
@@ -45,6 +55,7 @@ class Progress:
         if is_best:
             self.best, self.best_epoch = scores[score], self.epoch
         self.epoch, self.batches, self.total_loss = self.epoch + 1, 0, 0.0
+        self.num_skipped = 0
         return is_best
 
 
