@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from clear_par.training.averaging import WeightAverage
 from clear_par.training.health import listed, require_finite_loss, require_finite_score
-from clear_par.training.held_out import keeps_last
+from clear_par.training.held_out import keeps_last, require_choice_left
 from clear_par.training.launching import require_launch_as_asked
 from clear_par.training.optimization import build_optimizer, rate_share, set_rate
 from clear_par.training.publishing import complete_run
@@ -149,6 +149,7 @@ def begin(settings: TrainingSettings) -> Run:
     total_steps = settings.epochs * updates_of_an_epoch(train_loader, settings)
     record["inputs"], record["validation_held_out"] = stage.inputs, stage.is_held_out
     require_same_inputs(states, stage.inputs)
+    require_choice_left(record, settings.early_stopping)
     progress = states.restore(accelerator, average)
     start_trackers(accelerator, record)
     return Run(

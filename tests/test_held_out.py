@@ -6,7 +6,13 @@ import datasets
 import pytest
 from PIL import Image
 
-from clear_par.training.held_out import is_held_out, keeps_last, kept_epoch, share_a_crop
+from clear_par.training.held_out import (
+    is_held_out,
+    keeps_last,
+    kept_epoch,
+    require_choice_left,
+    share_a_crop,
+)
 
 
 def rows_of(crops: dict[str, int], folder=None) -> datasets.Dataset:
@@ -67,6 +73,12 @@ def record(train_split: str, validation_split: str, found: bool | None = None) -
 def test_names_of_the_splits_tell_which_epoch_is_kept(train_split, validation_split, is_last):
     said = record(train_split, validation_split)
     assert keeps_last(said) is is_last
+    require_choice_left(said, 0)
+    if is_last:
+        with pytest.raises(ValueError, match=r"`early_stopping` must be 0 .*, got 3: no crops"):
+            require_choice_left(said, 3)
+    else:
+        require_choice_left(said, 3)
     history = [{"epoch": epoch, "score": score} for epoch, score in ((1, 0.5), (2, 0.7), (3, 0.6))]
     assert kept_epoch(said, history, "score")["epoch"] == (3 if is_last else 2)
 

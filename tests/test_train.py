@@ -449,6 +449,11 @@ def test_drawn_crops_join_the_training_split(make_settings):
         ({"text_model": "./no/where"}, ValueError, "`text_model` must be a folder or a Hub id"),
         ({"dataset": "peta", "data_dir": "nowhere"}, FileNotFoundError, "nowhere"),
         ({"train_split": "training"}, ValueError, "training"),
+        (
+            {"train_split": "validation+train", "early_stopping": 2},
+            ValueError,
+            "`early_stopping` must be 0 where the last epoch is kept, got 2",
+        ),
         ({"stage": "retrieval", "checkpoint": "nowhere"}, ValueError, "`checkpoint` must be"),
     ],
 )

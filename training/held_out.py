@@ -18,6 +18,20 @@ def keeps_last(record: dict) -> bool:
     return not is_held_out(record) or (takes_all and not is_choice_left)
 
 
+def require_choice_left(record: dict, patience: int) -> None:
+    """Refuse to stop early by crops that must not choose the epoch.
+
+    Args: patience: `early_stopping` of the settings.
+    Raises: ValueError.
+    """
+    if patience and keeps_last(record):
+        raise ValueError(
+            f"`early_stopping` must be 0 where the last epoch is kept, got {patience}: no crops of "
+            f"validation are left to choose by in {record['validation_split']!r}. Leave it out, or "
+            "hold crops back: --train_split 'trainval[:90%]' --validation_split 'trainval[90%:]'."
+        )
+
+
 def kept_epoch(record: dict, history: list[dict], score: str) -> dict:
     """Metrics of the epoch whose weights a run kept; the first of equal ones."""
     return history[-1] if keeps_last(record) else max(history, key=lambda epoch: epoch[score])
