@@ -4,7 +4,6 @@ import json
 import math
 import shlex
 import shutil
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from clear_par import evaluate_clear
 from clear_par.adapter_config_clear import ClearAdapterConfig
 from clear_par.attributes_clear import AttributeSchema
 from clear_par.datasets_scripts.person_dataset import load_person_dataset
-from clear_par.datasets_scripts.retrieval_protocols import retrieval_split
 from clear_par.datasets_scripts.synthetic import SCHEMA_FILE
 from clear_par.evaluate_clear import EvaluationSettings
 from clear_par.metrics.bootstrap import recognition_intervals
@@ -35,8 +33,8 @@ from clear_par.reporting.calibration import require_storable, store_calibration
 from clear_par.reporting.figures import draw_retrieval
 from clear_par.reporting.markdown import report_markdown
 from clear_par.reporting.provenance import command_of
-from clear_par.reporting.recognition import attribute_sets
-from clear_par.reporting.retrieval import chosen_queries, random_scorer
+from clear_par.reporting.retrieval import random_scorer
+from clear_par.tests.metrics_by_loops import recognition_by_loops, retrieval_by_loops
 from clear_par.training.crops import PersonCrops
 from clear_par.training.queries import partial_queries
 
@@ -192,40 +190,6 @@ def test_set_metrics_equal_plain_loops(report, outputs, rows):
         assert {k: got[k] for k in expected} == pytest.approx(expected, abs=1e-6), name
 
 
-def recognition_by_loops(probabilities, labels, columns) -> dict[str, float]:
-    """Label-based mean accuracy, and the instance metrics, from their definitions."""
-    accuracies = []
-    for column in columns:
-        hits = [[], []]
-        for row, truth in zip(probabilities, labels, strict=True):
-            if truth[column] >= 0:
-                hits[truth[column]].append((row[column] > 0.5) == truth[column])
-        if hits[0] or hits[1]:
-            accuracies.append(sum(sum(h) / len(h) if h else 0 for h in hits) / 2)
-    shares = {"accuracy": [], "precision": [], "recall": []}
-    for row, truth in zip(probabilities, labels, strict=True):
-        known = [c for c in columns if truth[c] >= 0]
-        true = {c for c in known if truth[c] == 1}
-        said = {c for c in known if row[c] > 0.5}
-        for name, whole in (("accuracy", true | said), ("precision", said), ("recall", true)):
-            shares[name].append(len(true & said) / len(whole) if whole else 0)
-    means = {f"instance_{name}": sum(v) / len(v) for name, v in shares.items()}
-    precision, recall = means["instance_precision"], means["instance_recall"]
-    f1 = 2 * precision * recall / (precision + recall)
-    return {"mean_accuracy": sum(accuracies) / len(accuracies), **means, "instance_f1": f1}
-
-
-def test_a_colour_that_papers_evaluate_counts_once():
-    schema = replace(SCHEMA, evaluated=("hairLong", "upperBodyBlack"))
-    sets = attribute_sets(schema)
-    assert {name: len(columns) for name, columns in sets.items()} == {
-        "evaluated": 2,
-        "colours": 43,
-        "other": 60,
-    }
-    assert sorted(column for columns in sets.values() for column in columns) == list(range(105))
-
-
 def test_attribute_table_equals_counting_in_label_order(report, outputs, rows):
     table = report["recognition"]["attributes"]
     assert [row["attribute"] for row in table] == list(SCHEMA.attributes)
@@ -273,26 +237,6 @@ def test_protocol_is_one_query_for_each_vector(report, protocol):
     assert [(row["method"], row["queries"]) for row in retrieval["rows"]] == [
         (method, queries) for method in METHODS for queries in ("all", "unseen")
     ]
-
-
-def retrieval_by_loops(scores: list[list[float]], queries, gallery) -> dict[str, float]:
-    """Means over the queries of metrics written from their definitions."""
-    names = ("mean_average_precision", "mean_average_precision_trapezoid", "rank_1", "rank_5")
-    names += ("rank_10", "mean_inverse_negative_penalty")
-    sums = dict.fromkeys(names, 0.0)
-    for row, query in zip(scores, queries, strict=True):
-        order = sorted(range(len(row)), key=lambda i: -row[i])
-        ranks = [r for r, i in enumerate(order, 1) if gallery[i] == query]
-        steps = [(n / r, (n - 1) / (r - 1) if r > 1 else 1.0) for n, r in enumerate(ranks, 1)]
-        values = [
-            sum(now for now, _ in steps) / len(ranks),
-            sum((now + before) / 2 for now, before in steps) / len(ranks),
-            *(float(ranks[0] <= k) for k in (1, 5, 10)),
-            len(ranks) / ranks[-1],
-        ]
-        for name, value in zip(names, values, strict=True):
-            sums[name] += value / len(queries)
-    return sums
 
 
 def adapter_scores(outputs, protocol) -> list[list[float]]:
@@ -416,16 +360,6 @@ def test_random_ranking_is_what_shuffling_gives(report, protocol):
     first = random_scorer(48)(np.arange(4))
     assert np.array_equal(first, random_scorer(48)(np.arange(4)))
     assert not np.array_equal(first[0], first[1])
-
-
-def test_chosen_queries_go_from_frequent_to_rare_and_say_something():
-    labels = np.repeat(np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), [9, 2, 5, 7], axis=0)
-    split = retrieval_split(labels)
-    assert chosen_queries(split, count=2).tolist() == [
-        3,
-        2,
-    ]  # 7 and 5 images; "nothing" is left out
-    assert chosen_queries(split, count=5).tolist() == [3, 2, 1]
 
 
 @pytest.mark.parametrize("query_kind", ["hard", "words"])

@@ -24,6 +24,7 @@ from clear_par.reporting.markdown import percent, recognition_notes, report_mark
 from clear_par.reporting.recognition import attribute_rows, attribute_sets, recognition_report
 from clear_par.reporting.reliability import draw_reliability
 from clear_par.reporting.retrieval import (
+    chosen_queries,
     cosine_scorer,
     likelihood_scorer,
     plotted_queries,
@@ -52,6 +53,17 @@ def test_peta_is_reported_as_35_evaluated_44_colours_and_26_others(schema):
         "evaluated": 35,
         "colours": 44,
         "other": 26,
+    }
+    assert sorted(column for columns in sets.values() for column in columns) == list(range(105))
+
+
+def test_a_colour_that_papers_evaluate_counts_once(schema):
+    schema = replace(schema, evaluated=("hairLong", "upperBodyBlack"))
+    sets = attribute_sets(schema)
+    assert {name: len(columns) for name, columns in sets.items()} == {
+        "evaluated": 2,
+        "colours": 43,
+        "other": 60,
     }
     assert sorted(column for columns in sets.values() for column in columns) == list(range(105))
 
@@ -308,3 +320,13 @@ def test_pictures_are_whole_and_leave_nothing_beside_them(schema, recognised, tm
             image.load()
             assert image.format == "PNG"
             assert min(image.size) > 200
+
+
+def test_chosen_queries_go_from_frequent_to_rare_and_say_something():
+    labels = np.repeat(np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), [9, 2, 5, 7], axis=0)
+    split = retrieval_split(labels)
+    assert chosen_queries(split, count=2).tolist() == [
+        3,
+        2,
+    ]  # 7 and 5 images; "nothing" is left out
+    assert chosen_queries(split, count=5).tolist() == [3, 2, 1]
