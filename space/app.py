@@ -44,18 +44,35 @@ def bundled(engine: Engine, count: int | None = None, keep_pixels: bool = False)
     return engine.read(islice(images, count), keep_pixels)
 
 
-def soon(make: Callable[[], Crops]) -> Callable[[], Crops]:
-    """Start to make something beside the start of the page; whoever asks first waits for it."""
-    promise: Future[Crops] = Future()
+class Later:
+    """Crops that are made once the page is served; whoever asks before waits for them.
 
-    def keep() -> None:
+    Args:
+        make: what makes them.
+    """
+
+    def __init__(self, make: Callable[[], Crops]):
+        self.make = make
+        self.promise: Future[Crops] = Future()
+        self.is_begun = False
+        self.lock = threading.Lock()
+
+    def start(self) -> None:
+        """Begin, unless it has begun."""
+        with self.lock:
+            begun, self.is_begun = self.is_begun, True
+        if not begun:
+            threading.Thread(target=self._keep, daemon=True).start()
+
+    def _keep(self) -> None:
         try:
-            promise.set_result(make())
+            self.promise.set_result(self.make())
         except Exception as error:  # whoever asks gets it
-            promise.set_exception(error)
+            self.promise.set_exception(error)
 
-    threading.Thread(target=keep, daemon=True).start()
-    return promise.result
+    def __call__(self) -> Crops:
+        self.start()
+        return self.promise.result()
 
 
 def add_api(engine: Engine, visitors: Visitors, drawn: Callable[[], Crops]) -> None:
@@ -85,10 +102,13 @@ def add_api(engine: Engine, visitors: Visitors, drawn: Callable[[], Crops]) -> N
             press.click(find_text, [text, count], answer, api_name="find")
 
 
-def build(engine: Engine, visitors: Visitors) -> gr.Blocks:
-    """The whole page."""
+def build(engine: Engine, visitors: Visitors, drawn: Callable[[], Crops]) -> gr.Blocks:
+    """The whole page.
+
+    Args:
+        drawn: gives the gallery that is searched unless the visitor brings one.
+    """
     samples = bundled(engine, SAMPLES, keep_pixels=True)
-    drawn = soon(partial(bundled, engine))
     with gr.Blocks(title="CLEAR", delete_cache=(300, LIFE), analytics_enabled=False) as page:
         gr.HTML((HERE / "header.html").read_text(encoding="utf-8"))
         with gr.Tabs():
@@ -114,6 +134,12 @@ THEME = gr.themes.Base(
     radius_size="lg",
     font=("Inter", "ui-sans-serif", "system-ui", "sans-serif"),  # names only: nothing is fetched
     font_mono=("ui-monospace", "monospace"),
+).set(  # small and pale text as well must be read: a contrast of 4.5 at least
+    body_text_color_subdued="*neutral_500",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_hover_dark="*primary_800",
 )
 
 
@@ -135,7 +161,11 @@ def main() -> None:
     """Load and serve."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the uploads are removed as well
     engine = Engine()
-    launch(build(engine, Visitors(os.environ["GRADIO_TEMP_DIR"])))
+    drawn = Later(partial(bundled, engine))
+    page = build(engine, Visitors(os.environ["GRADIO_TEMP_DIR"]), drawn)
+    launch(page, prevent_thread_lock=True)
+    drawn.start()  # not before: it would take both processors from the start
+    page.block_thread()
 
 
 if __name__ == "__main__":

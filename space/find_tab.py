@@ -114,11 +114,11 @@ def measure_of(engine: Engine, adapter: str, weighed: bool) -> tuple[str, str]:
     """What the scores of a search are: in a word, and in a sentence."""
     weight = engine.evidence_weight(adapter)
     if not (weighed and weight):
-        return "cosine", "The score is the cosine of query and crop in the joint space."
+        return "cosine", "Score: the cosine of query and crop in the joint space."
     scale = engine.adapters[adapter]["scale"]
     return "score", (
-        f"The score is {scale:g} × cosine + {weight:g} × the classifier's evidence: the mean "
-        "log-probability of what is asked, at most 0."
+        f"Score: {scale:g} × cosine + {weight:g} × evidence, the classifier's mean log-probability "
+        "of what is asked."
     )
 
 
@@ -229,7 +229,7 @@ def actions(engine: Engine, visitors: Visitors, drawn: Callable[[], Crops]) -> t
         place = picked(event, len(gallery))
         hits = similar(engine, gallery, place, adapter, int(count))
         box = cards.query_box("More like", gallery.names[place])
-        words, meaning = f"Nearest to {gallery.names[place]}", "The score is their cosine."
+        words, meaning = f"Nearest to {gallery.names[place]}", "Score: their cosine."
         return box, told(hits, gallery, words, "cosine", meaning)
 
     # Gradio finds the progress by its default.

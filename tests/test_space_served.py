@@ -28,6 +28,21 @@ ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = [str(ROOT / f"assets/samples/{number:05d}.jpg") for number in range(12)]
 START = 120  # seconds that a loaded machine may take
 # Runs the app and writes down every place outside this machine that it looks up or connects to.
+CONTRAST = """(element) => {
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => {
+    const linear = colour.slice(0, 3).map((value) => {
+      const share = value / 255;
+      return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  };
+  let behind = element;
+  const fill = () => numbers(getComputedStyle(behind).backgroundColor);
+  while (fill()[3] === 0 && behind.parentElement) behind = behind.parentElement;
+  const pair = [light(numbers(getComputedStyle(element).color)), light(fill())];
+  return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+}"""  # of a text with what is behind it, as WCAG 2 has it
 WATCHED = """
 import runpy, socket, sys
 log, app = sys.argv[1:]
@@ -392,7 +407,7 @@ class TestInABrowser:
         self.find(page)
         first = page.locator("#results .score").first
         assert first.inner_text().startswith("score ")
-        assert "the classifier's evidence" in page.locator("#results .note").inner_text()
+        assert "12 × cosine + 4 × evidence" in page.locator("#results .note").inner_text()
         page.get_by_role("button", name=re.compile("^More")).click()
         page.get_by_label("Use the classifier's evidence").uncheck()
         page.locator("#go").click()
@@ -481,6 +496,18 @@ class TestInABrowser:
         colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
         brightness = sum(map(int, colour.strip("rgba() ").split(",")[:3]))
         assert (brightness > 600) == (scheme == "light")
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_every_text_can_be_read(self, open_page, scheme):
+        """WCAG 2, level AA: a contrast of 4.5."""
+        page = open_page(color_scheme=scheme)
+        texts = [".hero p", ".badges li", "[role=tab].selected", ".card h3", ".choice h4"]
+        texts += [".bar.said .name", ".bar.unsaid .name", ".said-of small", "a.download"]
+        read = {name: page.locator(name).first.evaluate(CONTRAST) for name in texts}
+        self.find(page)
+        texts = ["#go", "#results .note", ".chips .agrees span", "#results .more"]
+        read |= {name: page.locator(name).first.evaluate(CONTRAST) for name in texts}
+        assert {name: value for name, value in read.items() if value < 4.5} == {}
 
     def test_what_was_uploaded_is_deleted_when_the_page_is_closed(self, browser, open_page, server):
         page = open_page()

@@ -157,6 +157,34 @@ def test_what_was_left_out_is_one_message(monkeypatch):
     ]
 
 
+@pytest.fixture
+def later(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    import app  # reads the variable
+
+    return app.Later
+
+
+def test_what_is_made_later_is_made_once_and_by_whoever_asks(later):
+    made = []
+    gallery = later(lambda: made.append(1) or "crops")
+    assert made == []
+    assert (gallery(), gallery()) == ("crops", "crops")
+    gallery.start()
+    assert made == [1]
+
+
+def test_what_fails_later_says_so_to_everyone_who_asks(later):
+    def fail():
+        raise ValueError("no crops")
+
+    gallery = later(fail)
+    gallery.start()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no crops"):
+            gallery()
+
+
 # ---- words ------------------------------------------------------------------------------------
 
 
@@ -222,7 +250,9 @@ def test_a_press_on_what_is_not_there_gets_a_message(place):
 def test_the_page_says_what_the_scores_are(engine):
     measure, meaning = find_tab.measure_of(engine, "peta", True)
     assert measure == "score"
-    assert meaning.startswith("The score is 12 × cosine + 4 × the classifier's evidence")
+    assert meaning.startswith(
+        "Score: 12 × cosine + 4 × evidence, the classifier's mean log-probability"
+    )
     measure, meaning = find_tab.measure_of(engine, "peta", False)
     assert measure == "cosine"
     assert "evidence" not in meaning
