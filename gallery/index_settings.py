@@ -8,9 +8,9 @@ EXACT, IVF = "exact", "IVF_SQ"
 # Below, comparing with every crop takes less than about 50 ms on two cores, and misses nothing.
 EXACT_BELOW = 50_000
 ROWS_PER_PARTITION = 2_000
-# Of the partitions, until `info --tune` has measured what is needed: descriptions lie far from the
-# crops, and a tenth loses more than one in ten of what they ask for (docs/gallery.md).
-PROBED_SHARE = 0.2
+# Of the partitions, until `info --tune` has measured what is needed. A fifth is enough for drawn
+# embeddings, but loses a quarter of what descriptions find among those of PETA (docs/gallery.md).
+PROBED_SHARE = 0.5
 REFINE = 4  # times top-k candidates are compared again by their full embeddings
 
 

@@ -119,7 +119,7 @@ class GalleryTable:
         """Whether there is a table at that place."""
         if is_local(uri):
             return (Path(uri) / f"{NAME}.lance").is_dir()
-        return NAME in _connect(uri).table_names()
+        return NAME in _connect(uri).list_tables().tables
 
     # ---- what it is -------------------------------------------------------------------------
 

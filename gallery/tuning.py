@@ -25,7 +25,7 @@ TOP_K = 10
 SAMPLE = 2_000  # crops from which queries and filters are made
 EXACT_QUERIES = 10  # that exact search is timed with: it misses nothing, and may take seconds
 FAST_ENOUGH = 50.0  # milliseconds: exact search is kept while its median is below
-PROBED_SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.7, 1.0)
+PROBED_SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 SHARES = (0.5, 0.2, 0.05)  # of the crops that the filters let through, about
 
 
@@ -47,7 +47,7 @@ class Trial:
     @property
     def worst(self) -> float:
         """The smallest of the recalls."""
-        return min(self.recall, *self.filtered)
+        return min((self.recall, *self.filtered))
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,19 @@ def test_what_is_held_in_memory_follows_the_writer(gallery):
     assert gallery.search(QUERIES[0]).hits == []
 
 
+def test_a_gallery_at_an_address_is_as_one_in_a_folder(gallery, tmp_path):
+    address = (tmp_path / "storage").as_uri()
+    table = GalleryTable.create(address, gallery.table.identity, {})
+    fill(table)
+    there = Gallery(GalleryTable.open(address), gallery.embedder)
+    hits = gallery.search(QUERIES[0]).hits
+    assert there.search(QUERIES[0]).hits == hits
+    assert there.remove(ids=[hits[0].id]) == 1
+    facts = there.info()
+    assert (facts["crops"], facts["versions"], facts["disk_bytes"]) == (ROWS - 1, 1, None)
+    assert there.search(QUERIES[0], top_k=9).hits[0].id == hits[1].id
+
+
 def test_evidence_has_the_share_of_the_description(gallery, tmp_path):
     from PIL import Image
 
