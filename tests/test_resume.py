@@ -240,6 +240,22 @@ train.main(train.parse_settings(sys.argv[2:]))
 """
 
 
+# Every fifth crop of the training split cannot be read.
+SPOIL = """
+import datasets
+from clear_par.training.settings import TrainingSettings
+load = TrainingSettings.load_rows
+def spoiled(settings, split):
+    rows = load(settings, split)
+    table = rows.cast_column("image", datasets.Image(decode=False)).to_list()
+    for row in table[::5] if split == "train" else ():
+        row["image"] = {"bytes": b"no picture", "path": None}
+    return datasets.Dataset.from_list(table, features=rows.features)
+TrainingSettings.load_rows = spoiled
+"""
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
 @pytest.fixture
 def program(tmp_path, tables, make_micro_config) -> tuple[list[str], dict]:
     """Arguments and environment of a real process that trains a micro model."""
@@ -293,7 +309,6 @@ def test_twenty_kills_end_in_the_same_weights(program, tmp_path):
 @pytest.mark.parametrize("stage", ["recognition", "accumulated", "retrieval"])
 def test_two_processes_train_as_one_with_the_same_global_batch(program, tmp_path, stage):
     arguments, environment = program
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     arguments = [*arguments, "--epochs", "10", "--no_store_half"]
     if stage == "retrieval":
         base = [*arguments, "--epochs", "1", "--batch_size", "16", "--output_dir", "base"]
@@ -306,7 +321,7 @@ def test_two_processes_train_as_one_with_the_same_global_batch(program, tmp_path
     if stage == "accumulated":
         two += ["--batch_size", "4", "--gradient_accumulation_steps", "2"]
     finish([sys.executable, *one], tmp_path, environment)
-    finish([*torchrun, *two], tmp_path, environment)
+    finish([*TORCHRUN, *two], tmp_path, environment)
     lines = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
     losses = {n: [loss for world, _, loss in lines if world == n] for n in (1, 2)}
     assert len(losses[1]) == len(losses[2]) == 30  # world size 2 is real
@@ -316,6 +331,20 @@ def test_two_processes_train_as_one_with_the_same_global_batch(program, tmp_path
         for name in ("one", "two")
     ]
     assert metrics[0] == pytest.approx(metrics[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_name_the_skipped_crops_of_both_also_when_interrupted(program, tmp_path):
+    arguments, environment = program
+    (tmp_path / "program.py").write_text(PROGRAM.replace("train.main(", f"{SPOIL}train.main("))
+    command = [*TORCHRUN, *arguments, "--epochs", "2", "--batch_size", "8", "--output_dir", "run"]
+    command += ["--on_bad_image", "skip"]
+    finish([*command, "--max_hours", "1e-9"], tmp_path, environment)
+    finish(command, tmp_path, environment)
+    names = [f"train_{row:05d}.png" for row in range(0, 48, 5)]
+    assert (tmp_path / "run/unreadable_crops.txt").read_text().splitlines() == names
+    epochs = json.loads((tmp_path / "run/metrics.json").read_text())["epochs"]
+    assert [epoch["unreadable_crops"] for epoch in epochs] == [len(names)] * 2
 
 
 @pytest.mark.slow
