@@ -111,7 +111,7 @@ class HeldRows:
         places = [self._places[name] for name in evidence.attributes]
         scores = evidence.scores(cosines, self._probabilities[places][:, rows].T)
         ids = self._ids.take(pa.array(rows))
-        return _best(pa.table({"id": ids}), cosines, scores, wanted.top_k)
+        return _best(_scored(pa.table({"id": ids}), cosines, scores), wanted.top_k)
 
     def _refresh(self) -> None:
         version = self._table.version
@@ -145,11 +145,36 @@ def ranked(
         found = (nearest or table.nearest)(
             wanted.vector, wanted.top_k, wanted.where, settings, columns
         )
-        cosines = pa.array(_cosines(found, wanted))
-        return found.append_column("_cosine", cosines).append_column("_score", cosines)
-    if settings.kind == EXACT and nearest is None and held is not None and held.fits():
-        return _with_columns(table, held.best(wanted), columns)
+        cosines = _cosines(found, wanted)
+        return _scored(found, cosines, cosines)
+    if settings.kind == EXACT and nearest is None:
+        is_held = held is not None and held.fits()
+        best = held.best(wanted) if is_held else _best_of_all(table, wanted)
+        return _with_columns(table, best, columns)
     return _candidates_ranked(table, wanted, columns, nearest or table.nearest, settings)
+
+
+def _best_of_all(table: GalleryTable, wanted: Wanted) -> pa.Table:
+    """As `HeldRows.best`, in one pass over the table, of which little is in memory at a time."""
+    needed = _needed(wanted.evidence)
+    best = pa.table({"id": pa.array([], pa.string())})
+    best = _scored(best, np.empty(0), np.empty(0))
+    for batch in table.batches({"id": "id", "embedding": "embedding", **needed}, wanted.where):
+        vectors = batch["embedding"].flatten().to_numpy().reshape(len(batch), -1)
+        cosines = (vectors @ wanted.vector).astype(np.float64) * wanted.length
+        chances = _columns([batch[name] for name in needed], len(batch))
+        rows = pa.table({"id": batch["id"]})
+        found = _scored(rows, cosines, wanted.evidence.scores(cosines, chances.T))
+        best = _best(pa.concat_tables([best, found]), wanted.top_k)
+    return best
+
+
+def _needed(evidence: Evidence) -> dict[str, str]:
+    """Columns of the probabilities that evidence needs: name in the result -> SQL."""
+    return {
+        f"needed_{place}": f"`attributes`.`{field_name(name)}`"
+        for place, name in enumerate(evidence.attributes)
+    }
 
 
 def _candidates_ranked(
@@ -160,11 +185,7 @@ def _candidates_ranked(
     settings: IndexSettings,
 ) -> pa.Table:
     """Those nearest by cosine, all without an index, ranked by the fused score."""
-    evidence = wanted.evidence
-    needed = {
-        f"needed_{place}": f"`attributes`.`{field_name(name)}`"
-        for place, name in enumerate(evidence.attributes)
-    }
+    needed = _needed(wanted.evidence)
     if settings.kind == EXACT:
         count = max(table.count(), 1)
     else:  # every candidate is compared by its full embedding already
@@ -173,7 +194,8 @@ def _candidates_ranked(
     found = nearest(wanted.vector, count, wanted.where, settings, {**columns, **needed})
     cosines = _cosines(found, wanted)
     chances = _columns([found[name].combine_chunks() for name in needed], len(found))
-    return _best(found, cosines, evidence.scores(cosines, chances.T), wanted.top_k)
+    scores = wanted.evidence.scores(cosines, chances.T)
+    return _best(_scored(found, cosines, scores), wanted.top_k)
 
 
 def _cosines(found: pa.Table, wanted: Wanted) -> np.ndarray:
@@ -186,14 +208,18 @@ def _columns(arrays, num_rows: int) -> np.ndarray:
     return np.stack(made) if made else np.empty((0, num_rows), np.float32)
 
 
-def _best(rows: pa.Table, cosines: np.ndarray, scores: np.ndarray, top_k: int) -> pa.Table:
+def _scored(rows: pa.Table, cosines: np.ndarray, scores: np.ndarray) -> pa.Table:
+    rows = rows.append_column("_cosine", pa.array(cosines, pa.float64()))
+    return rows.append_column("_score", pa.array(scores, pa.float64()))
+
+
+def _best(rows: pa.Table, top_k: int) -> pa.Table:
     """The rows of the highest scores, best first; equal ones in the order of their ids."""
-    kept = np.arange(len(scores))
-    if len(scores) > top_k:
+    if len(rows) > top_k:
+        scores = rows["_score"].to_numpy()
         kept = np.flatnonzero(scores >= np.partition(scores, -top_k)[-top_k])
-    chosen = rows.take(pa.array(kept)).append_column("_cosine", pa.array(cosines[kept]))
-    chosen = chosen.append_column("_score", pa.array(scores[kept]))
-    return chosen.sort_by([("_score", "descending"), ("id", "ascending")]).slice(0, top_k)
+        rows = rows.take(pa.array(kept))
+    return rows.sort_by([("_score", "descending"), ("id", "ascending")]).slice(0, top_k)
 
 
 def _with_columns(table: GalleryTable, best: pa.Table, columns: Mapping[str, str]) -> pa.Table:

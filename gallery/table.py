@@ -173,9 +173,12 @@ class GalleryTable:
         return {value for batch in self.batches(["id"]) for value in batch["id"].to_pylist()}
 
     def batches(
-        self, columns: list[str], where: str | None = None, limit: int | None = None
+        self,
+        columns: list[str] | Mapping[str, str],
+        where: str | None = None,
+        limit: int | None = None,
     ) -> Iterator[pa.RecordBatch]:
-        """Rows in the order of the table, some at a time."""
+        """Rows in the order of the table, some at a time; `columns` as for `read`."""
         query = self._table.search().select(columns)
         query = query.where(where) if where else query
         query = query.limit(limit) if limit else query
