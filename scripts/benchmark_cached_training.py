@@ -36,16 +36,21 @@ WARM_UP = 2  # steps that are run and not timed
 
 @dataclass
 class Measurement:
-    """One way of training: seconds of its preparation, of each step, and the losses."""
+    """One way of training.
+
+    prepared: seconds before the first step. seconds, bare_seconds: of each step with kept texts, and
+    of those after them with nothing kept. losses: of all steps.
+    """
 
     prepared: float
     seconds: list[float]
+    bare_seconds: list[float]
     losses: list[float]
 
-    @property
-    def steps_per_second(self) -> float:
-        """By the median, which one interruption does not move."""
-        return 1 / statistics.median(self.seconds)
+
+def rate(seconds: list[float]) -> float:
+    """Steps per second by the median, which one interruption does not move."""
+    return 1 / statistics.median(seconds)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -67,8 +72,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
-def measure(settings: TrainingSettings, steps: int, are_texts_kept: bool = True) -> Measurement:
-    """Run some steps of a new adapter."""
+def measure(settings: TrainingSettings, steps: int, bare_steps: int = 0) -> Measurement:
+    """Run some steps of a new adapter, the last ones with the language model in each."""
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     set_seed(settings.seed)
     started = time.perf_counter()
@@ -79,8 +84,9 @@ def measure(settings: TrainingSettings, steps: int, are_texts_kept: bool = True)
     stage.start_epoch(1)
     model.train()
     seconds, losses, last = [], [], time.perf_counter()
-    for batch in islice(cycle_epochs(loader), WARM_UP + steps):
-        if not are_texts_kept:
+    bare_from = WARM_UP + steps
+    for step, batch in enumerate(islice(cycle_epochs(loader), bare_from + bare_steps)):
+        if step >= bare_from:
             encode_queries(stage, batch["index"])
         loss = stage.loss(model, batch)
         accelerator.backward(loss)
@@ -90,7 +96,7 @@ def measure(settings: TrainingSettings, steps: int, are_texts_kept: bool = True)
         now = time.perf_counter()
         seconds.append(now - last)
         last = now
-    return Measurement(prepared, seconds[WARM_UP:], losses)
+    return Measurement(prepared, seconds[WARM_UP:bare_from], seconds[bare_from:], losses)
 
 
 def encode_queries(stage: RetrievalStage, index: torch.Tensor) -> None:
@@ -119,24 +125,21 @@ def compare(arguments: argparse.Namespace, batch_size: int) -> dict:
     common = {name: getattr(arguments, name) for name in names}
     common |= {"stage": "retrieval", "feature_views": 1, "batch_size": batch_size}
     common |= json.loads(arguments.settings)
-    plain_settings = TrainingSettings(**common, cache_features="false")
-    plain = measure(plain_settings, arguments.steps)
+    settings = TrainingSettings(**common, cache_features="false")
+    bare_steps = 0 if settings.query_kind == "hard" else arguments.bare_steps
+    plain = measure(settings, arguments.steps, bare_steps)
     kept = measure(TrainingSettings(**common, cache_features="memory"), arguments.kept_steps)
-    has_texts = plain_settings.query_kind != "hard" and arguments.bare_steps
-    bare = measure(plain_settings, arguments.bare_steps, False) if has_texts else None
     cost = max(0.0, kept.prepared - plain.prepared)
-    gain = 1 / plain.steps_per_second - 1 / kept.steps_per_second
-    losses = list(zip(plain.losses, kept.losses, strict=False))
-    if bare is not None:
-        losses += zip(bare.losses, kept.losses, strict=False)
+    gain = 1 / rate(plain.seconds) - 1 / rate(kept.seconds)
+    pairs = zip(plain.losses, kept.losses, strict=False)
     return {
         "batch_size": batch_size,
-        **({"bare": bare.steps_per_second} if bare is not None else {}),
-        "plain": plain.steps_per_second,
-        "kept": kept.steps_per_second,
+        **({"bare": rate(plain.bare_seconds)} if bare_steps else {}),
+        "plain": rate(plain.seconds),
+        "kept": rate(kept.seconds),
         "seconds_once": cost,
         "paid_off_after": cost / gain if gain > 0 else float("inf"),
-        "largest_difference": max(abs(a - b) / abs(b) for a, b in losses),
+        "largest_difference": max(abs(a - b) / abs(b) for a, b in pairs),
     }
 
 
