@@ -38,8 +38,8 @@ WARM_UP = 2  # steps that are run and not timed
 class Measurement:
     """One way of training.
 
-    prepared: seconds before the first step. seconds, bare_seconds: of each step with kept texts, and
-    of those after them with nothing kept. losses: of all steps.
+    prepared: seconds before the first step. seconds, bare_seconds: of each step with kept texts,
+    and of those after them with nothing kept. losses: of all steps.
     """
 
     prepared: float
