@@ -10,7 +10,7 @@ import torch
 
 OTHERS = 2  # further options of a choice that are shown,
 LEAST = 0.1  # when they have at least this probability
-FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")  # with which a spreadsheet begins to calculate
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\n")  # with which a spreadsheet begins to calculate
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def to_csv(table: list[dict]) -> str:
     writer = csv.DictWriter(stream, table[0], lineterminator="\n")
     writer.writeheader()
     for row in table:
-        name = row["crop"]
+        name = row["crop"].replace("\r", " ")  # csv leaves it unquoted, and it would end the row
         writer.writerow(row | {"crop": f"'{name}" if name.startswith(FORMULA_SIGNS) else name})
     return stream.getvalue()
 

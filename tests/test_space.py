@@ -218,6 +218,11 @@ def test_a_file_name_is_no_formula_of_a_spreadsheet(name):
     assert plain["crop"] == "a=b.jpg"
 
 
+def test_no_file_name_begins_a_row_of_its_own():
+    row = {"crop": "a\r=1+1.jpg", "value": "c"}
+    assert recognise.to_csv([row]) == "crop,value\na =1+1.jpg,c\n"
+
+
 # ---- heat maps --------------------------------------------------------------------------------
 
 
