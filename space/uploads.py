@@ -4,9 +4,11 @@ Zip files are read member by member into memory, so that no name in them can poi
 """
 
 import io
+import lzma
 import os
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,9 @@ MAX_UNPACKED_BYTES = 300 * 2**20  # of all images of one zip file
 MAX_MEMBERS = 20_000  # of one zip file, whatever they are
 MAX_CROPS = 2_000  # of one gallery,
 MAX_TOTAL_PIXELS = 500_000_000  # and of all its pictures together: they take time to decode
+
+# RuntimeError: a password is needed, or the compression is unknown here.
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 
 
 class UploadError(ValueError):
@@ -124,7 +129,7 @@ def zip_members(path: str | os.PathLike) -> Iterator[tuple[str, bytes]]:
                 with archive.open(member) as file:
                     # Never more than was declared, whatever the stream holds.
                     yield Path(member.filename).name, file.read(member.file_size)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED_ZIP as error:
         raise UploadError(f"{name} is no readable zip file: {error}") from None
 
 

@@ -202,6 +202,16 @@ def test_what_is_no_zip_gets_a_message(tmp_path, content):
         list(read_crops([str(tmp_path / "it.zip")], []))
 
 
+@pytest.mark.parametrize("name", ["ZIP_DEFLATED", "ZIP_BZIP2", "ZIP_LZMA"])
+def test_a_zip_with_damaged_content_gets_a_message(tmp_path, name):
+    path = Path(make_zip(tmp_path / "it.zip", {"a.png": PNG * 40}, getattr(zipfile, name)))
+    content = bytearray(path.read_bytes())
+    content[45:60] = bytes(byte ^ 0xFF for byte in content[45:60])  # after name and header
+    path.write_bytes(content)
+    with pytest.raises(UploadError, match=r"it.zip is no readable zip file"):
+        list(zip_members(path))
+
+
 def test_an_encrypted_zip_gets_a_message(tmp_path):
     path = Path(make_zip(tmp_path / "it.zip", {"a.png": PNG}, zipfile.ZIP_STORED))
     content = bytearray(path.read_bytes())
