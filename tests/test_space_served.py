@@ -246,7 +246,8 @@ class TestCalled:
                     self.recognise(client, SAMPLES[(visitor + turn) % len(SAMPLES)])
             return server.megabytes()
 
-        assert rounds(6) - rounds(2) < 20
+        before = rounds(2)  # the first visits fill what is kept anyway
+        assert rounds(6) - before < 20
 
     @pytest.mark.parametrize("kind", ["gif", "jpg", "png"])
     def test_an_unusual_file_is_recognised(self, connect, unusual, judge, kind):
