@@ -148,8 +148,10 @@ def ranked(
         cosines = _cosines(found, wanted)
         return _scored(found, cosines, cosines)
     if settings.kind == EXACT and nearest is None:
-        is_held = held is not None and held.fits()
-        best = held.best(wanted) if is_held else _best_of_all(table, wanted)
+        if held is not None and held.fits():
+            best = held.best(wanted)
+        else:
+            best = table.retried(lambda: _best_of_all(table, wanted))
         return _with_columns(table, best, columns)
     return _candidates_ranked(table, wanted, columns, nearest or table.nearest, settings)
 

@@ -195,7 +195,7 @@ class GalleryTable:
             query = self._table.search().select(columns)
             return (query.where(where) if where else query).to_arrow()
 
-        return self._retried(read)
+        return self.retried(read)
 
     # ---- writing ----------------------------------------------------------------------------
 
@@ -312,7 +312,7 @@ class GalleryTable:
             query = query.bypass_vector_index()
         else:
             query = query.nprobes(self.probes(settings, where)).refine_factor(settings.refine)
-        return self._retried(query.to_arrow).sort_by(
+        return self.retried(query.to_arrow).sort_by(
             [("_distance", "ascending"), ("id", "ascending")]
         )
 
@@ -324,8 +324,8 @@ class GalleryTable:
             return settings.num_partitions
         return min(FILTERED_PROBES * settings.num_probes, settings.num_partitions)
 
-    def _retried(self, read: Callable[[], pa.Table]) -> pa.Table:
-        """Once more when a removal has taken the files of the version that was read."""
+    def retried(self, read: Callable[[], pa.Table]) -> pa.Table:
+        """A reading, once more when a removal has taken the files of the version that was read."""
         try:
             return read()
         except (OSError, RuntimeError, ValueError):

@@ -125,6 +125,20 @@ def test_what_is_held_in_memory_follows_the_writer(gallery):
     assert gallery.search(QUERIES[0]).hits == []
 
 
+def test_a_removal_in_the_middle_of_a_search_is_survived(gallery, monkeypatch):
+    monkeypatch.setattr("clear_par.gallery.ranking.HELD_BYTES", 0)
+    hits, batches, failures = gallery.search(QUERIES[0]).hits, GalleryTable.batches, [OSError]
+
+    def interrupted(table, *asked):
+        yield from batches(table, *asked)
+        if failures:
+            raise failures.pop()("the file is gone")
+
+    monkeypatch.setattr(GalleryTable, "batches", interrupted)
+    assert gallery.search(QUERIES[0]).hits == hits
+    assert failures == []
+
+
 def test_a_gallery_at_an_address_is_as_one_in_a_folder(gallery, tmp_path):
     address = (tmp_path / "storage").as_uri()
     table = GalleryTable.create(address, gallery.table.identity, {})
