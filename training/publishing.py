@@ -75,8 +75,8 @@ def push_run(
     private: bool = True,
     path_in_repo: str = "",
     benchmark: str | None = None,
-    base_name: str | None = None,
     api: HfApi | None = None,
+    base_name: str | None = None,
 ) -> str:
     """Push a finished run; what the Hub has already is not sent again.
 
@@ -85,9 +85,9 @@ def push_run(
         private: of a new repository; one that exists stays as it is.
         path_in_repo: for an adapter: its folder inside its base's repository, "adapters/peta".
         benchmark: Hub id of a benchmark data set, under which the score is listed.
+        api: None: the Hub with your own login.
         base_name: Hub id of the base of an adapter; None: what the run was told or, with
             `path_in_repo`, the repository itself.
-        api: None: the Hub with your own login.
     Returns: address of the commit.
     Raises:
         ValueError: the folder is no finished run or names a place of this machine, or the base of
