@@ -86,11 +86,37 @@ class Wanted:
     evidence: Evidence | None
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """A whole gallery as of one version.
+
+    Args:
+        ids: (rows,). vectors: (rows, embed_dim). probabilities: (attributes, rows).
+    """
+
+    version: int
+    ids: pa.Array
+    vectors: np.ndarray
+    probabilities: np.ndarray
+
+    @classmethod
+    def read(cls, table: GalleryTable) -> "_Rows":
+        version = table.version  # before the rows: of newer ones it only makes reading come again
+        rows = table.read(["id", "embedding", "attributes"])
+        vectors = rows["embedding"].combine_chunks().flatten().to_numpy()
+        return cls(
+            version,
+            rows["id"].combine_chunks(),
+            vectors.reshape(-1, table.identity.embed_dim),
+            _columns(rows["attributes"].combine_chunks().flatten(), len(rows)),
+        )
+
+
 class HeldRows:
     """Embeddings and probabilities of a gallery, kept in memory until the gallery changes."""
 
     def __init__(self, table: GalleryTable):
-        self._table, self._version = table, None
+        self._table, self._rows = table, None
 
     def fits(self) -> bool:
         """Whether they are few enough."""
@@ -100,31 +126,26 @@ class HeldRows:
 
     def best(self, wanted: Wanted) -> pa.Table:
         """`id`, `_cosine` and `_score` of the best rows, best first."""
-        self._refresh()
-        evidence = wanted.evidence
-        rows = np.arange(len(self._ids))
+        held, evidence = self._current(), wanted.evidence
+        rows = np.arange(len(held.ids))
         if wanted.where is not None:
             passing = self._table.read(["id"], wanted.where)["id"]
-            rows = np.flatnonzero(pc.is_in(self._ids, value_set=passing.combine_chunks()))
-        vectors = self._vectors if wanted.where is None else self._vectors[rows]
+            rows = np.flatnonzero(pc.is_in(held.ids, value_set=passing.combine_chunks()))
+        vectors = held.vectors if wanted.where is None else held.vectors[rows]
         cosines = wanted.length * (vectors @ wanted.vector)
-        places = [self._places[name] for name in evidence.attributes]
-        scores = evidence.scores(cosines, self._probabilities[places][:, rows].T)
-        ids = self._ids.take(pa.array(rows))
+        attributes = self._table.identity.attributes
+        places = [attributes.index(name) for name in evidence.attributes]
+        scores = evidence.scores(cosines, held.probabilities[places][:, rows].T)
+        ids = held.ids.take(pa.array(rows))
         return _best(_scored(pa.table({"id": ids}), cosines, scores), wanted.top_k)
 
-    def _refresh(self) -> None:
-        version = self._table.version
-        if version == self._version:
-            return
-        identity = self._table.identity
-        rows = self._table.read(["id", "embedding", "attributes"])
-        self._ids = rows["id"].combine_chunks()
-        vectors = rows["embedding"].combine_chunks().flatten()
-        self._vectors = vectors.to_numpy().reshape(-1, identity.embed_dim)
-        self._probabilities = _columns(rows["attributes"].combine_chunks().flatten(), len(rows))
-        self._places = {name: place for place, name in enumerate(identity.attributes)}
-        self._version = version
+    def _current(self) -> _Rows:
+        """One object, replaced as a whole, so that threads never mix two versions."""
+        rows = self._rows
+        if rows is None or rows.version != self._table.version:
+            self._rows = rows = None  # both at once would take twice the memory
+            self._rows = rows = _Rows.read(self._table)
+        return rows
 
 
 def ranked(

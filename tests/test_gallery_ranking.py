@@ -125,6 +125,21 @@ def test_what_is_held_in_memory_follows_the_writer(gallery):
     assert gallery.search(QUERIES[0]).hits == []
 
 
+def test_a_search_that_another_one_overtakes_keeps_to_its_version(gallery, monkeypatch):
+    before, scores, turns = gallery.search(QUERIES[0], top_k=ROWS).hits, Evidence.scores, [1]
+
+    def overtaken(evidence, *arguments):
+        if turns:
+            turns.pop()
+            GalleryTable.open(gallery.table.uri).remove(f"`id` = '{before[0].id}'")
+            gallery.search(QUERIES[0])  # as a thread would: what is held is read again
+        return scores(evidence, *arguments)
+
+    monkeypatch.setattr(Evidence, "scores", overtaken)
+    found = gallery.search(QUERIES[0], top_k=ROWS).hits
+    assert [(h.id, h.score) for h in found] == [(h.id, h.score) for h in before[1:]]
+
+
 def test_a_removal_in_the_middle_of_a_search_is_survived(gallery, monkeypatch):
     monkeypatch.setattr("clear_par.gallery.ranking.HELD_BYTES", 0)
     hits, batches, failures = gallery.search(QUERIES[0]).hits, GalleryTable.batches, [OSError]
