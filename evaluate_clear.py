@@ -278,10 +278,8 @@ def evaluate_retrieval(
         logits: (gallery, attributes of the checkpoint). features: (gallery, feature_dim).
     """
     labels, processor = inputs.crops.labels.numpy(), inputs.processor
-    schema, gallery = (
-        processor.schema,
-        EvaluatedGallery.of(inputs.model, processor, labels, logits, features),
-    )
+    schema = processor.schema
+    gallery = EvaluatedGallery.of(inputs.model, processor, labels, logits, features)
     exact = ExactQueries.of(labels, inputs.seen_labels, schema, settings.category_attributes)
     split, rows = exact.split, exact.rows
     scorers = gallery.scorers(rows)
