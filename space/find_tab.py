@@ -163,7 +163,6 @@ def controls(engine: Engine) -> dict:
         )
     with gr.Group() as made["form"]:
         made["values"] = form(engine.schema)
-    adapters = list(engine.adapters)
     with gr.Accordion("Gallery: the drawn crops, or your own", open=False):
         made["source"] = gr.Radio([DRAWN, OWN], value=DRAWN, label="Search in", elem_id="source")
         with gr.Row():
@@ -186,6 +185,12 @@ def controls(engine: Engine) -> dict:
             f"{uploads.MAX_TOTAL_PIXELS // 10**6} megapixels in all. They are read, embedded "
             "and deleted; the embeddings live until you close the page."
         )
+    return made | further_controls(engine)
+
+
+def further_controls(engine: Engine) -> dict:
+    """What most searches leave as it is."""
+    made, adapters = {}, list(engine.adapters)
     with gr.Accordion("More", open=False):
         made["count"] = gr.Slider(1, 24, value=10, step=1, label="Crops to show", elem_id="count")
         made["adapter"] = gr.Dropdown(adapters, value=adapters[0], label="Retrieval adapter")
