@@ -39,6 +39,14 @@ def test_a_crop_is_shared_when_name_and_file_are(tmp_path):
     assert not share_a_crop([rows_of({"3.png": 10, "4.png": 20})], validation)
 
 
+def test_a_crop_is_found_behind_another_of_its_name():
+    """As where the parts of a mixture count their crops alike."""
+    validation = datasets.concatenate_datasets([rows_of({"1.png": 10}), rows_of({"1.png": 20})])
+    assert share_a_crop([rows_of({"1.png": 10})], validation)
+    assert share_a_crop([rows_of({"1.png": 20})], validation)
+    assert not share_a_crop([rows_of({"1.png": 30})], validation)
+
+
 def test_equal_names_of_other_files_are_no_shared_crop(tmp_path):
     """As where each split counts its crops from 1."""
     train = rows_of({"1.png": 30, "2.png": 40}, tmp_path)

@@ -5,6 +5,7 @@ crop with the training split, or none is left for it because all of train and va
 on, the last epoch is kept.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -55,13 +56,16 @@ def share_a_crop(parts: Iterable[datasets.Dataset], validation: datasets.Dataset
 
     Names alone do not tell: each split of one's own data may count its crops from 1.
     """
-    places = {name: row for row, name in enumerate(validation["image_name"][:])}
-    known = undecoded(validation)
+    places, known = defaultdict(list), undecoded(validation)  # parts of a mixture share names
+    for row, name in enumerate(validation["image_name"][:]):
+        places[name].append(row)
     for rows in parts:
         images = undecoded(rows)
         for row, name in enumerate(rows["image_name"][:]):
-            place = places.get(name)
-            if place is not None and content_of(images, row) == content_of(known, place):
+            if name not in places:
+                continue
+            content = content_of(images, row)
+            if any(content == content_of(known, place) for place in places[name]):
                 return True
     return False
 
