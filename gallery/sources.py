@@ -7,6 +7,7 @@ with a column `file_name`: the layout of `datasets`' image folders.
 import csv
 import io
 import json
+import lzma
 import re
 import zipfile
 import zlib
@@ -25,7 +26,7 @@ METADATA_FILES = ("metadata.csv", "metadata.jsonl")
 FILE_NAME = "file_name"
 ENCRYPTED = 1  # the bit in the flags of a zip's entry
 # RuntimeError: a password is needed, or the compression is unknown here.
-UNREADABLE_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+UNREADABLE_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 PARQUET_ROWS = 64  # rows with their images that are in memory together
 
 

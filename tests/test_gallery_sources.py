@@ -119,6 +119,17 @@ def test_a_zip_that_cannot_be_read_is_one_clear_error(name, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_damaged_content_is_said_with_every_compression(compression, tmp_path):
+    place = tmp_path / "crops.zip"
+    content = bytearray(archive(place, compression))
+    start = content.index(b"metadata.csv") + len("metadata.csv") + 12  # behind LZMA's own header
+    content[start : start + 10] = bytes(byte ^ 0xFF for byte in content[start : start + 10])
+    place.write_bytes(content)
+    with pytest.raises(ValueError, match="`images` must be a whole zip file"):
+        open_source(str(place))
+
+
 def test_an_archive_that_was_damaged_later_is_said(tmp_path):
     place = tmp_path / "crops.zip"
     content = archive(place)
