@@ -355,11 +355,15 @@ def write_report(output: Path, report: dict, pictures: Pictures) -> None:
     """Write pictures and texts, each whole or not at all; a number that is none is an error."""
     text = json.dumps(report, indent=2, allow_nan=False) + "\n"
     output.mkdir(parents=True, exist_ok=True)
+    attributes, reliability = (output / name for name in ("attributes.png", "reliability.png"))
     if "recognition" in report:
         recognition = report["recognition"]
-        draw_attributes(recognition["attributes"], output / "attributes.png")
+        draw_attributes(recognition["attributes"], attributes)
         errors = {n: s["expected_calibration_error"] for n, s in recognition["sets"].items()}
-        draw_reliability(recognition["reliability"], errors, output / "reliability.png")
+        draw_reliability(recognition["reliability"], errors, reliability)
+    else:  # those of an earlier report must not stay beside this one
+        attributes.unlink(missing_ok=True)
+        reliability.unlink(missing_ok=True)
     for name, draw in pictures.items():
         draw(path=output / name)
     write_whole(output / "report.md", report_markdown(report))

@@ -105,7 +105,8 @@ class PersonRetrievalPipeline(ClearPipeline):
         self, inputs, query=None, top_k: int | None = None, evidence: bool = True, **kwargs
     ):
         """Rank the images; see the class."""
-        if query is None or (not isinstance(query, (str, Mapping)) and not len(query)):
+        is_one = isinstance(query, (str, Mapping))
+        if not is_one and (not isinstance(query, Sequence) or not query):
             raise ValueError(
                 f"`query` must be a dict, free text or a list of queries, got {query!r}."
             )
@@ -113,7 +114,8 @@ class PersonRetrievalPipeline(ClearPipeline):
             raise ValueError("`inputs` must be a list of images with at least one.")
         if top_k is not None and top_k < 1:
             raise ValueError(f"`top_k` must be positive, got {top_k}.")
-        is_one = isinstance(query, (str, Mapping))
+        if not isinstance(evidence, bool):
+            raise ValueError(f"`evidence` must be True or False, got {evidence!r}.")
         queries = np.array(list(map(self.processor.query_values, [query] if is_one else query)))
         query_embeds = self._embed_queries(queries)
         outputs = super().__call__(list(inputs), **kwargs)

@@ -378,7 +378,12 @@ SHARED = ["personalMale", "carryingBackpack", "accessoryHat"]  # in another orde
 
 @pytest.fixture(scope="module")
 def foreign(save_checkpoint, checkpoint, make_settings, folder) -> tuple[tuple[str, str], dict]:
-    """Base and adapter that share three attributes, and the report on the adapter's data set."""
+    """Base and adapter that share three attributes, and the report on the adapter's data set.
+
+    A picture of an earlier report lies in its folder.
+    """
+    (folder / "foreign").mkdir()
+    (folder / "foreign/attributes.png").write_bytes(b"earlier")
     (base, _), adapter = save_checkpoint("three", SCHEMA.subset(SHARED)), checkpoint[1]
     settings = make_settings(
         checkpoint=base, adapter=adapter, fusion_weight=6.0, output_dir=str(folder / "foreign")

@@ -25,7 +25,7 @@ UNREADABLE = "unreadable_crops.txt"  # not published: names may be private
 FREE_TO_CHANGE = {
     *("output_dir", "data_dir", "cache_images", "num_workers", "max_hours", "report_to"),
     *("resume", "overwrite", "state_every", "keep_states", "commit", "torch", "finished"),
-    *("push_to_hub", "hub_private"),
+    *("push_to_hub", "hub_private", "base_name"),
 }
 
 
