@@ -175,8 +175,8 @@ def updates_of_an_epoch(loader: DataLoader, settings: TrainingSettings) -> int:
     """Updates of the weights; raises when the training split fills not even one batch."""
     if not len(loader):
         raise ValueError(
-            "`batch_size` times the number of processes must not exceed the training split; "
-            "lower it, or give more crops."
+            "`batch_size` of all processes together must not exceed the training split, got "
+            f"{settings.batch_size} on each for {len(loader.dataset)} crops; set a smaller one."
         )
     return math.ceil(len(loader) / settings.gradient_accumulation_steps)
 

@@ -443,7 +443,11 @@ def test_drawn_crops_join_the_training_split(make_settings):
     ("changes", "error", "message"),
     [
         ({"learning_rate": 1e30}, FloatingPointError, "`loss` must be finite, got .* lower"),
-        ({"batch_size": 49}, ValueError, "`batch_size` times the number of processes must not"),
+        (
+            {"batch_size": 49},
+            ValueError,
+            "`batch_size` of all processes together must not exceed .* got 49 on each for",
+        ),
         ({"checkpoint": "nowhere"}, ValueError, "`checkpoint` must be a folder or a Hub id"),
         ({"checkpoint": "/no/where"}, ValueError, "`checkpoint` must be a folder or a Hub id"),
         ({"text_model": "./no/where"}, ValueError, "`text_model` must be a folder or a Hub id"),
