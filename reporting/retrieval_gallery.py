@@ -76,13 +76,14 @@ class EvaluatedGallery:
         schema, columns, places = shared_vocabulary(self.model)
         if columns:
             said, logits = rows[:, columns], self.logits[:, places]
+            exact = logits.double().numpy()  # once, not for each block of queries
             if active_adapter_config(self.model).fusion_weight:
                 scorers[FUSED] = lambda numbers: search_scores(
                     self.model, query_embeds[numbers], images, rows[numbers], self.logits
                 )
             scorers["classifier likelihood"] = likelihood_scorer(said, logits)
             scorers["classifier likelihood by choices"] = lambda numbers: group_log_likelihood(
-                logits.double().numpy(), said[numbers], schema
+                exact, said[numbers], schema
             )
         return {**scorers, "random": random_scorer(len(images))}
 
