@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on a data set: recognition and retrieval, as JSON, Markdown and pictures.
+r"""Evaluate a checkpoint on a data set: recognition and retrieval, as JSON, Markdown and pictures.
 
     python evaluate_clear.py --checkpoint . --adapter adapters/peta --dataset peta \
         --data_dir PETA_FOLDER --split test --output_dir reports/peta
@@ -48,6 +48,7 @@ from clear_par.reporting.retrieval import (
 )
 from clear_par.reporting.retrieval_gallery import ADAPTER, EvaluatedGallery
 from clear_par.training.checkpoint import load_checkpoint
+from clear_par.training.command_line import parse_command_line
 from clear_par.training.crops import PersonCrops, labels_of
 from clear_par.training.evaluation import crop_loader, predict
 from clear_par.training.held_out import split_names
@@ -56,7 +57,6 @@ from clear_par.training.settings import (
     DataSettings,
     dataset_schema,
     option,
-    parse_command_line,
     public_name,
 )
 

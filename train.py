@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from clear_par.training.averaging import WeightAverage
+from clear_par.training.command_line import parse_command_line
 from clear_par.training.health import listed, require_finite_loss, require_finite_score
 from clear_par.training.held_out import keeps_last, require_choice_left
 from clear_par.training.launching import require_launch_as_asked
@@ -36,7 +37,7 @@ from clear_par.training.run_folder import (
     write_records,
     write_run,
 )
-from clear_par.training.settings import TrainingSettings, parse_command_line
+from clear_par.training.settings import TrainingSettings
 from clear_par.training.stage import Stage
 from clear_par.training.states import Progress, RunStates
 from clear_par.training.trackers import start_trackers, tracker_names
@@ -109,7 +110,11 @@ class Run:
 
 def main(settings: TrainingSettings) -> list[dict]:
     """Run one stage, or go on with it; returns the validation metrics of each epoch."""
-    run = begin(settings)
+    return finish(begin(settings))
+
+
+def finish(run: Run) -> list[dict]:
+    """Train and validate to the last epoch, or until the time is up; returns the metrics."""
     while not run.is_finished():
         if not train_epoch(run):
             run.bar.write(f"`max_hours` is over after step {run.progress.step}; start again.")
@@ -119,25 +124,14 @@ def main(settings: TrainingSettings) -> list[dict]:
     run.accelerator.end_training()
     if run.accelerator.is_main_process:
         history, score = run.progress.history, run.stage.selects_by
-        complete_run(run.output, run.states, settings, run.record, history, score)
+        complete_run(run.output, run.states, run.settings, run.record, history, score)
     return run.progress.history
 
 
 def begin(settings: TrainingSettings) -> Run:
     """Data, model and optimizer of a run, brought to where an interrupted one was."""
-    started, output = time.monotonic(), Path(settings.output_dir)
-    accelerator = Accelerator(
-        mixed_precision=settings.mixed_precision,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        log_with=tracker_names(settings.report_to),
-        project_dir=f"{settings.output_dir}.logs",
-    )
-    require_launch_as_asked(accelerator, settings.gradient_accumulation_steps)
-    record = public_settings(settings, accelerator.num_processes)
-    states = RunStates(output, settings.state_every, settings.keep_states)
-    if accelerator.is_main_process:
-        open_run(output, states, record, settings)
-    accelerator.wait_for_everyone()
+    started = time.monotonic()
+    accelerator, states, record = open_output(settings)
     set_seed(settings.seed)
     stage = STAGES[settings.stage](settings, accelerator)
     train_loader, validation_loader = stage.loaders()
@@ -161,7 +155,7 @@ def begin(settings: TrainingSettings) -> Run:
         train_loader=train_loader,
         validation_loader=validation_loader,
         average=average,
-        output=output,
+        output=Path(settings.output_dir),
         states=states,
         record=record,
         progress=progress,
@@ -169,6 +163,24 @@ def begin(settings: TrainingSettings) -> Run:
         started=started,
         bar=tqdm(total=total_steps, initial=progress.step, disable=not accelerator.is_main_process),
     )
+
+
+def open_output(settings: TrainingSettings) -> tuple[Accelerator, RunStates, dict]:
+    """The processes of the run, and its folder: its states and the record of its settings."""
+    accelerator = Accelerator(
+        mixed_precision=settings.mixed_precision,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        log_with=tracker_names(settings.report_to),
+        project_dir=f"{settings.output_dir}.logs",
+    )
+    require_launch_as_asked(accelerator, settings.gradient_accumulation_steps)
+    record = public_settings(settings, accelerator.num_processes)
+    output = Path(settings.output_dir)
+    states = RunStates(output, settings.state_every, settings.keep_states)
+    if accelerator.is_main_process:
+        open_run(output, states, record, settings)
+    accelerator.wait_for_everyone()
+    return accelerator, states, record
 
 
 def updates_of_an_epoch(loader: DataLoader, settings: TrainingSettings) -> int:
@@ -249,5 +261,15 @@ def evaluate_epoch(run: Run) -> None:
     run.save_state()
 
 
+def command(arguments: Sequence[str] | None = None) -> None:
+    """The command: what a user got wrong ends it with one message, without a traceback."""
+    settings = parse_settings(arguments)
+    try:
+        run = begin(settings)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"train.py: error: {error}") from None
+    finish(run)
+
+
 if __name__ == "__main__":
-    main(parse_settings())
+    command()

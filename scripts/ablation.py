@@ -1,4 +1,4 @@
-"""Repeat the ablations of the paper on one data set, and write one table.
+r"""Repeat the ablations of the paper on one data set, and write one table.
 
     python scripts/ablation.py --checkpoint CHECKPOINT --data_dir PETA_FOLDER --config_name sal \
         --category_attributes all --output_dir reports/ablation
@@ -31,6 +31,7 @@ from clear_par.reporting.figures import pyplot, save_figure
 from clear_par.reporting.retrieval import ExactQueries, retrieval_report
 from clear_par.reporting.retrieval_gallery import ADAPTER, FUSED, EvaluatedGallery
 from clear_par.training.checkpoint import load_checkpoint
+from clear_par.training.command_line import parse_command_line
 from clear_par.training.crops import PersonCrops, labels_of
 from clear_par.training.evaluation import recognition_scores
 from clear_par.training.feature_cache import FrozenFeatures
@@ -46,7 +47,6 @@ from clear_par.training.settings import (
     DataSettings,
     TrainingSettings,
     option,
-    parse_command_line,
     public_name,
 )
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from clear_par import train
+from clear_par import evaluate_clear, train
 from clear_par.attributes_clear import AttributeSchema
 from clear_par.configuration_clear import ClearConfig
 from clear_par.datasets_scripts.synthetic import SCHEMA_FILE
@@ -201,6 +201,14 @@ def test_help_gives_the_reason_of_every_option(capsys):
         assert f"--{field.name}" in said
         assert len(field.metadata["help"]) > 20
         assert " ".join(field.metadata["help"].split()).replace("-", "") in said.replace("-", "")
+    assert said.count(TrainingSettings.__dataclass_fields__["store_half"].metadata["help"]) == 1
+    assert "The opposite of --store_half." in said
+
+
+def test_help_keeps_commands_on_lines_of_their_own(capsys):
+    with pytest.raises(SystemExit):
+        evaluate_clear.parse_settings(["--help"])
+    assert "\n    python evaluate_clear.py --checkpoint . --adapter" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -120,11 +120,14 @@ def test_finished_run_has_everything_and_no_place_of_this_machine(finished):
     assert {path.name for path in finished.iterdir()} - curves == {"base", "adapter"}
 
 
-def test_an_error_ends_the_program_with_its_message_last(start, tmp_path):
-    process = start(tmp_path, PYTHON, "--dataset", "peta", "--data_dir", "nowhere")
-    assert process.returncode != 0
-    assert re.match(r"\w+Error: .*nowhere", process.stderr.strip().splitlines()[-1])
-    assert "During handling of the above" not in process.stderr
+@pytest.mark.parametrize("options", [["--data_dir", "nowhere"], []])
+def test_a_user_error_ends_the_program_with_one_message(start, tmp_path, options):
+    process = start(tmp_path, PYTHON, "--dataset", "peta", *options)
+    assert process.returncode == 1
+    said = process.stderr.strip().splitlines()[-1]
+    assert said.startswith("train.py: error: `data_dir` must be a folder, got ")
+    assert ("nowhere'. " if options else "None. ") in said
+    assert "Traceback" not in process.stderr
     assert list(tmp_path.iterdir()) == []
 
 

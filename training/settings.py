@@ -1,8 +1,6 @@
 """Settings of train.py, each with its reason; every field is a command-line option."""
 
-import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +8,6 @@ from pathlib import Path
 from datasets import Dataset
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from transformers import HfArgumentParser
 
 from ..adapter_config_clear import ATTRIBUTE_ENCODINGS
 from ..attributes_clear import QUERY_KINDS, AttributeSchema
@@ -339,36 +336,6 @@ class TrainingSettings(DataSettings):
                     f"`{name}` must be another for the stage {self.stage!r}, got {value!r}, which "
                     "only the other stage knows."
                 )
-
-
-def parse_command_line(
-    kind: type[DataSettings], about: str, usage: str, arguments: Sequence[str] | None = None
-) -> DataSettings:
-    """Settings of a command line; a wrong one ends the program with one line that says so.
-
-    Args:
-        kind: the class of the settings. about: what `--help` says first. arguments: None: those
-            that the program was started with.
-    """
-    parser = HfArgumentParser(kind, description=about, usage=usage, allow_abbrev=False)
-    if kind is TrainingSettings:
-        parser.set_defaults(**RECIPES.get(recipe_of(arguments), {}))
-    try:
-        settings, unknown = parser.parse_args_into_dataclasses(
-            arguments, return_remaining_strings=True
-        )
-    except ValueError as error:
-        parser.error(str(error))
-    if unknown:
-        parser.error(f"there are no such options: {' '.join(unknown)}")
-    return settings
-
-
-def recipe_of(arguments: Sequence[str] | None) -> str | None:
-    """The recipe that a command line names; its defaults are needed before the line is read."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--recipe")
-    return parser.parse_known_args(arguments)[0].recipe
 
 
 def require_repo_id(argument: str, repo_id: str) -> None:
