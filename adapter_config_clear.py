@@ -43,6 +43,8 @@ class ClearAdapterConfig(PeftConfig):
         schema: `AttributeSchema.to_dict()` of the adapter's vocabulary.
         attribute_encoding: what the attribute half reads: "signed" (1, -1, 0) or "one_hot" choices
             (`OneHotQuery`, ASMR's form), which needs the `schema`.
+        standardize_text: the text half reads embeddings by `Standardization`, whose numbers are
+            saved with the weights.
         margin_kind, margin, scale: loss of the training; "angular" margins are in radians.
         partial_weight, semantic_weight: its weights of partial queries and of ASMR's regulariser.
         fusion_weight: of the classifier's evidence beside the cosine, see `search_scores`; 0: none.
@@ -70,6 +72,7 @@ class ClearAdapterConfig(PeftConfig):
     text_dim: int | None = None
     schema: dict | None = None
     attribute_encoding: str = "signed"
+    standardize_text: bool = False
     margin_kind: str = "additive"
     margin: float = 0.2
     scale: float = 12.0

@@ -56,6 +56,7 @@ ADAPTERS = {
     "W (words)": {"query_kind": "words"},
     "SP (soft)": {"query_kind": "soft"},
     "Soft+Hard": {},
+    "Soft+Hard, text as it is": {"standardize_text": False},
     "ASMR on our features": {**RECIPES["asmr"], "recipe": "asmr"},
     # The method apart from its optimiser, which a few hundred updates do not bring far.
     "ASMR, optimiser of the others": {

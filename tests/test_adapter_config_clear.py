@@ -15,6 +15,7 @@ FIELDS = {
     *("text_dim", "schema", "margin_kind", "margin", "scale", "training_data", "revision"),
     *("peft_type", "peft_version", "task_type", "auto_mapping", "inference_mode"),
     *("attribute_encoding", "partial_weight", "semantic_weight", "fusion_weight"),
+    "standardize_text",
     *("base_model_name_or_path", "base_fingerprint"),
 }
 
@@ -34,6 +35,7 @@ def test_the_file_holds_the_fields_and_gives_them_back(tmp_path, schema):
         margin_kind="angular",
         training_data="drawn crops",
         attribute_encoding="one_hot",
+        standardize_text=True,
         partial_weight=0.5,
         semantic_weight=4.0,
         fusion_weight=6.0,

@@ -11,7 +11,12 @@ from torch.nn import functional
 
 from clear_par import peft_clear
 from clear_par.modeling_clear import ClearForAttributeRecognition, ClearModel
-from clear_par.peft_clear import ClearAdapterConfig, active_adapter_config, save_adapter
+from clear_par.peft_clear import (
+    ClearAdapterConfig,
+    Standardization,
+    active_adapter_config,
+    save_adapter,
+)
 from clear_par.retrieval_loss_clear import margin_softmax_loss
 
 pytestmark = [  # PEFT's remarks on what these tests do on purpose: a second adapter, a deleted one
@@ -120,6 +125,34 @@ def test_hidden_layers_are_a_perceptron_with_relu(micro_model, images):
     torch.testing.assert_close(
         embed(model, pixel_values=images)[0], expected / expected.norm(dim=1, keepdim=True)
     )
+
+
+def test_standardized_texts_have_no_mean_and_the_length_asked_for():
+    embeds = functional.normalize(torch.randn(50, 6) + 4, dim=1)  # nearly alike
+    found = Standardization(6).fit(embeds, 5.0)(embeds)
+    torch.testing.assert_close(found.mean(0), torch.zeros(6), rtol=0, atol=1e-4)
+    assert found.square().sum(1).mean().item() == pytest.approx(25, rel=1e-4)
+    cosines = functional.cosine_similarity(found[0], found[1:])
+    expected = functional.cosine_similarity(embeds[0] - embeds.mean(0), embeds[1:] - embeds.mean(0))
+    torch.testing.assert_close(cosines, expected, rtol=0, atol=1e-4)
+
+
+def test_equal_texts_are_not_blown_up_by_standardization():
+    same = functional.normalize(torch.ones(3, 6), dim=1)
+    assert Standardization(6).fit(same, 5.0)(same).abs().max() < 1e-2
+
+
+def test_a_standardized_half_reads_what_its_standardization_gives(micro_model, queries):
+    model = wrap(micro_model, "soft", standardize_text=True)
+    projection = micro_model.text_projection.retrieval_projections["default"]
+    with torch.no_grad():
+        said = micro_model.encode_text(queries["input_ids"], queries["attention_mask"])
+        projection.encoder.fit(said, 3.0)
+        text, mean = projection.layers[0], said.mean(0)
+        spread = (said - mean).norm(dim=1).square().mean().sqrt()
+        expected = (said - mean) / spread * 3 @ text.weight.T + text.bias
+        found = model.get_query_features(**queries)
+    torch.testing.assert_close(found, functional.normalize(expected, dim=1))
 
 
 @pytest.mark.parametrize("kind", ["hard", "words", "soft", "soft+hard"])
@@ -614,8 +647,10 @@ def save_small_and_large(folder, images) -> dict[str, torch.Tensor]:
 
 def test_a_fresh_process_gives_the_same_embeddings_by_every_route(micro_model, tmp_path, inputs):
     micro_model.save_pretrained(tmp_path / "base")
-    model = wrap(micro_model, hidden_dims=[5])
+    model = wrap(micro_model, hidden_dims=[5], standardize_text=True)
     with torch.no_grad():
+        said = micro_model.encode_text(inputs["input_ids"], inputs["attention_mask"])
+        micro_model.text_projection.retrieval_projections["default"].encoder.fit(said, 2.0)
         expected = model(**inputs)
     save_adapter(model, tmp_path / "adapters" / "micro", base="base")
     save_file({**inputs, "long_attributes": LONG}, tmp_path / "inputs.safetensors")

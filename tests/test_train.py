@@ -18,7 +18,7 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from clear_par import evaluate_clear, train
-from clear_par.attributes_clear import AttributeSchema
+from clear_par.attributes_clear import UNKNOWN, AttributeSchema
 from clear_par.configuration_clear import ClearConfig
 from clear_par.datasets_scripts.synthetic import SCHEMA_FILE
 from clear_par.modeling_clear import ClearModel
@@ -658,6 +658,31 @@ def test_the_language_model_is_no_concern_of_the_optimizer(make_settings, text_m
     assert not learned & {id(p) for p in stage.model.language_model.parameters()}
     assert learned == {id(p) for p in stage.model.parameters() if p.requires_grad}
     assert len(WeightAverage(stage.model, 0.9).averages) == len(learned)
+
+
+@pytest.mark.parametrize("kind", ["soft", "soft+hard"])
+def test_texts_enter_as_long_as_the_attribute_vector(make_settings, text_model, kind):
+    train.main(make_settings(epochs=1, output_dir="base", text_model=text_model))
+    changes = {"stage": "retrieval", "checkpoint": "base", "feature_views": 1, "query_kind": kind}
+    train.main(make_settings(**changes, epochs=1, output_dir="adapter"))
+    stage = RetrievalStage(make_settings(**changes), Accelerator())
+    said = stage.category_queries["text_embeds"]
+    kept = load_file("adapter/adapter_model.safetensors")
+    name = "base_model.model.text_projection.retrieval_projections.encoder."
+    found = (said - kept[name + "mean"].float()) * kept[name + "factor"].float()
+    torch.testing.assert_close(found.mean(0), torch.zeros(said.shape[1]), rtol=0, atol=1e-3)
+    length = (stage.category_queries["query_attributes"] != UNKNOWN).sum(1).float().mean()
+    assert found.square().sum(1).mean().item() == pytest.approx(length.item(), rel=1e-3)
+    assert not any("mean" in name or "factor" in name for name, _ in stage.model.named_parameters())
+    config = json.loads(Path("adapter/adapter_config.json").read_text())
+    assert config["standardize_text"] is True
+
+
+def test_texts_enter_as_they_are_where_it_is_switched_off(make_settings, text_model):
+    train.main(make_settings(epochs=1, output_dir="base", text_model=text_model))
+    changes = {"stage": "retrieval", "checkpoint": "base", "standardize_text": False}
+    stage = RetrievalStage(make_settings(**changes), Accelerator())
+    assert stage.base.text_projection.retrieval_projections["default"].encoder is None
 
 
 def test_each_query_kind_reads_its_own_text(make_settings, text_model):

@@ -4,6 +4,7 @@ Backbone and language model never change, so the features of the crops (some aug
 each) and the embeddings of the query texts are computed once, before the loop.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,8 @@ class RetrievalStage(Stage):
         self._prepare_validation(crops[1])
         set_seed(settings.seed)  # what was found in a cache has drawn nothing
         self.model = get_peft_model(self.base, config)
+        if config.standardize_text:
+            self._standardize_text()
         self._prepare_regulariser()
 
     def _adapter_config(self) -> ClearAdapterConfig:
@@ -84,6 +87,7 @@ class RetrievalStage(Stage):
             dropout=settings.adapter_dropout,
             schema=self.schema.to_dict(),
             attribute_encoding=settings.attribute_encoding,
+            standardize_text=settings.standardize_text and settings.query_kind != "hard",
             margin_kind=settings.margin_kind,
             margin=settings.margin,
             scale=settings.scale,
@@ -127,6 +131,13 @@ class RetrievalStage(Stage):
         self.validation_labels = crops.labels.numpy()
         self.validation_split, queries = self._categories(crops)
         self.validation_queries = self._query_inputs(queries)
+
+    def _standardize_text(self) -> None:
+        """Let texts of categories enter as long as their attribute vectors of ones."""
+        embeds = self.category_queries["text_embeds"]
+        said = embeds[embeds.any(dim=1)]  # of a category that shows nothing there is no text
+        projection = self.base.text_projection.retrieval_projections["default"]
+        projection.encoder.fit(said, math.sqrt(len(self.columns)))
 
     def _prepare_regulariser(self) -> None:
         """ASMR's learned weight of each group; it trains with the adapter and is not saved."""

@@ -229,6 +229,11 @@ class TrainingSettings(DataSettings):
     attribute_encoding: str = option(
         "signed", "What hard queries are: signed (1, -1, 0) or one_hot choices, ASMR's form."
     )
+    standardize_text: bool = option(
+        True,
+        "Text embeddings enter without their mean over the training categories, and as long as the "
+        "attribute vector: descriptions of people are embedded much alike.",
+    )
     adapter_dropout: float = option(0.1, "Drop-out inside the projections.")
     margin_kind: str = option("additive", "additive (on the cosine) or angular (on the angle).")
     margin: float = option(0.2, "Margin of the true category; ASMR's value, in radian if angular.")
